@@ -1,0 +1,1 @@
+"""Floor 1: the records and conventions every stage agrees on. The standard library and numpy alone."""
