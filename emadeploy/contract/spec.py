@@ -55,9 +55,7 @@ class TensorSpec:
                 f"shape {self.shape} has an extent that is not a positive int",
             )
             _one_of("dtype", self.dtype, ("float32", "float16", "uint8", "uint16", "int64"))
-            _require(
-                len(self.layout) == len(self.shape), f"layout {self.layout!r} does not fit the shape {self.shape}"
-            )
+            _require(len(self.layout) == len(self.shape), f"layout {self.layout!r} does not fit the shape {self.shape}")
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TensorSpec:

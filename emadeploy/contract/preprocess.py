@@ -1,0 +1,91 @@
+"""The one preprocess: a camera frame becomes the network's input. Training, calibration, evaluation and runtime call it.
+
+Bilinear resampling uses half-pixel centres and clamps at the border (ONNX ``half_pixel``, PyTorch
+``align_corners=False``), so that the same arithmetic can also run inside an exported graph.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from emadeploy.contract.errors import FrameError
+from emadeploy.contract.spec import InputSpec
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+ORDERS = ("rgb", "bgr")
+
+
+def check_frame(frame: object) -> UInt8:
+    """Return ``frame`` if it is a uint8 array of shape (H, W, 3) with at least one pixel; raises FrameError."""
+    wanted = "expected uint8 of shape (height, width, 3)"
+    if not isinstance(frame, np.ndarray):
+        raise FrameError(f"a frame is a numpy array, got {type(frame).__name__}; {wanted}")
+    if frame.dtype != np.uint8:
+        raise FrameError(
+            f"frame has dtype {frame.dtype} and shape {frame.shape}; {wanted}"
+            + (", values 0 to 255" if frame.dtype.kind == "f" else "")
+        )
+    if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
+        raise FrameError(f"frame has shape {frame.shape}; {wanted}")
+    return frame
+
+
+def preprocess(frame: UInt8, spec: InputSpec, order: str = "rgb") -> Float32:
+    """Return the network's input, float32 of shape (1, 3, height, width), for a uint8 frame (H, W, 3) of any size.
+
+    The frame is resized bilinearly to ``spec``'s size, scaled to [0, 1] and normalised with its mean and std.
+    ``order`` is 'rgb' or, for frames from OpenCV, 'bgr'. Raises FrameError for a frame of another type or shape.
+    """
+    frame = check_frame(frame)
+    if order not in ORDERS:
+        raise FrameError(f"order {order!r} is unknown; known: {', '.join(ORDERS)}")
+    pixels_CHW = np.moveaxis(frame, 2, 0)
+    if order == "bgr":
+        pixels_CHW = pixels_CHW[::-1]
+    image_CHW = resize_bilinear(pixels_CHW, spec.size)
+    image_CHW *= np.float32(1 / 255)
+    if any(spec.mean) or spec.std != (1.0, 1.0, 1.0):
+        image_CHW -= np.asarray(spec.mean, np.float32)[:, None, None]
+        image_CHW /= np.asarray(spec.std, np.float32)[:, None, None]
+    return image_CHW[None]
+
+
+def resize_bilinear(map_CHW: npt.NDArray[np.generic], size: tuple[int, int]) -> Float32:
+    """Return the maps (C, H, W) resampled to (C, *size) as a new contiguous float32 array."""
+    height, width = map_CHW.shape[1:]
+    if (height, width) == size:
+        return np.array(map_CHW, np.float32, order="C")
+    rows_CHW = _lerp(map_CHW, size[0], axis=1)
+    return np.ascontiguousarray(_lerp(rows_CHW, size[1], axis=2))
+
+
+def resize_nearest(map_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArray[np.generic]:
+    """Return a map (H, W, ...) resampled to ``size`` by nearest neighbour (labels and depth must not be mixed)."""
+    rows = ((np.arange(size[0]) + 0.5) * map_HW.shape[0] / size[0]).astype(np.intp)
+    columns = ((np.arange(size[1]) + 0.5) * map_HW.shape[1] / size[1]).astype(np.intp)
+    return map_HW[rows[:, None], columns[None, :]]
+
+
+@lru_cache(maxsize=64)
+def _taps(old: int, new: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
+    """For each of ``new`` samples: index below, index above, weight of the one above."""
+    centre = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0.0)
+    below = np.minimum(centre.astype(np.intp), old - 1)
+    above = np.minimum(below + 1, old - 1)
+    return below, above, (centre - below).astype(np.float32)
+
+
+def _lerp(map_CHW: npt.NDArray[np.generic], new: int, axis: int) -> Float32:
+    below, above, weight = _taps(map_CHW.shape[axis], new)
+    weight = weight[:, None] if axis == 1 else weight
+    low = np.take(map_CHW, below, axis=axis).astype(np.float32, copy=False)
+    high = np.take(map_CHW, above, axis=axis).astype(np.float32)
+    high -= low
+    high *= weight
+    high += low
+    return high
