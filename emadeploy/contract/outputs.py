@@ -64,9 +64,11 @@ def decode(raw: npt.NDArray[Any], task: TaskSpec, size: tuple[int, int]) -> npt.
         raise ArtifactError(f"output {task.name!r} holds values that are not finite: the engine overflowed")
     map_CHW = resize_bilinear(raw_CHW, size)
     if task.kind in ("semseg", "human_parts"):
-        return map_CHW.argmax(axis=0).astype(np.uint8)
+        label_HW: UInt8 = map_CHW.argmax(axis=0).astype(np.uint8)
+        return label_HW
     if task.kind == "depth":
-        return np.maximum(map_CHW[0], 0)
+        depth_HW: Float32 = np.maximum(map_CHW[0], 0)
+        return depth_HW
     if task.kind == "normals":
         length_HW = np.sqrt(np.einsum("chw,chw->hw", map_CHW, map_CHW))
         map_CHW /= np.maximum(length_HW, _TINY)

@@ -1,4 +1,4 @@
-"""The one preprocess: a camera frame becomes the network's input. Training, calibration, evaluation and runtime call it.
+"""The one preprocess: a camera frame becomes the network's input. Every stage calls it, from training to runtime.
 
 Bilinear resampling uses half-pixel centres and clamps at the border (ONNX ``half_pixel``, PyTorch
 ``align_corners=False``), so that the same arithmetic can also run inside an exported graph.
@@ -68,7 +68,8 @@ def resize_nearest(map_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> np
     """Return a map (H, W, ...) resampled to ``size`` by nearest neighbour (labels and depth must not be mixed)."""
     rows = ((np.arange(size[0]) + 0.5) * map_HW.shape[0] / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * map_HW.shape[1] / size[1]).astype(np.intp)
-    return map_HW[rows[:, None], columns[None, :]]
+    resized: npt.NDArray[np.generic] = map_HW[rows[:, None], columns[None, :]]
+    return resized
 
 
 @lru_cache(maxsize=64)
