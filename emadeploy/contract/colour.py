@@ -37,7 +37,8 @@ def colourise(decoded: npt.NDArray[Any], task: TaskSpec, depth_range: tuple[floa
     if task.kind in ("semseg", "human_parts"):
         table = np.zeros((256, 3), np.uint8)
         table[: task.channels] = task.palette or spread_palette(task.channels)
-        return table[decoded.astype(np.uint8)]
+        picture: UInt8 = table[decoded.astype(np.uint8)]
+        return picture
     if task.kind == "depth":
         return _depth_picture(decoded, depth_range)
     if task.kind == "normals":
