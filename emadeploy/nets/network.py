@@ -1,0 +1,93 @@
+"""What all networks share: the checked image size, the backbones, the two ways to run.
+
+Shape suffixes: B batch, C channels, H x W rows and columns of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from emadeploy.contract.errors import FrameError, SpecError
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.nets.blocks import Bottleneck, initialise, resize
+from emadeploy.nets.ctal import CHANNELS as CTAL_CHANNELS
+from emadeploy.nets.ctal import CrossTaskAttention
+from emadeploy.nets.hrnet import HRNet
+
+MAP_STRIDE = 4
+"""Pixels of the image per pixel of the finest map, where CTAL works."""
+
+
+def build_backbone(spec: ModelSpec) -> HRNet:
+    """Return the backbone that ``spec`` names, with random weights; raises SpecError where it is not available."""
+    if spec.backbone != "hrnet_w18_small_v2":
+        raise SpecError(
+            f"model {spec.name!r}: backbone {spec.backbone!r} is not available yet; use 'hrnet_w18_small_v2'"
+        )
+    return HRNet()
+
+
+def map_size(spec: ModelSpec) -> tuple[int, int]:
+    """Return the rows and columns of the finest feature map."""
+    return spec.input.height // MAP_STRIDE, spec.input.width // MAP_STRIDE
+
+
+def task_head(outputs: int) -> nn.Sequential:
+    """Return the head after CTAL, (B, 128, H, W) -> (B, outputs, H, W): two bottlenecks and a 1x1 convolution."""
+    return nn.Sequential(
+        Bottleneck(CTAL_CHANNELS, 32), Bottleneck(CTAL_CHANNELS, 32), nn.Conv2d(CTAL_CHANNELS, outputs, 1)
+    )
+
+
+class Network(nn.Module):
+    """Base of the four networks. A network computes small maps; here they become float32 maps of the image's size.
+
+    ``model(image_B3HW)`` returns every prediction, final and auxiliary; ``model.deploy(image_B3HW)`` the final ones
+    alone, and spends nothing on the others.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def _initialise(self) -> None:
+        """Set all weights, once the layers exist: He for convolutions, balanced fusion for CTAL."""
+        initialise(self)
+        for module in self.modules():
+            if isinstance(module, CrossTaskAttention):
+                module.initialise_fusion()
+
+    def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
+        """Return the raw maps at the network's own resolution, by output name; each network defines this."""
+        raise NotImplementedError
+
+    def forward(self, image_B3HW: Tensor) -> dict[str, Tensor]:
+        """Return raw maps (B, outputs, H, W), float32, by name: `<task>`, and `initial_<task>` or `scale_<s>_<task>`.
+
+        Args:
+            image_B3HW: RGB in [0, 1], of the size in the spec.
+
+        Raises:
+            FrameError: the image has another shape.
+        """
+        return self._at_image_size(self.predict(self._checked(image_B3HW), auxiliary=True))
+
+    def deploy(self, image_B3HW: Tensor) -> dict[str, Tensor]:
+        """Return the final maps alone, `<task>` -> (B, outputs, H, W), float32; see `forward`."""
+        return self._at_image_size(self.predict(self._checked(image_B3HW), auxiliary=False))
+
+    def _checked(self, image_B3HW: Tensor) -> Tensor:
+        wanted = (3, *self.spec.input.size)
+        if image_B3HW.dim() != 4 or tuple(image_B3HW.shape[1:]) != wanted:
+            raise FrameError(
+                f"model {self.spec.name!r} got an image of shape {tuple(image_B3HW.shape)}, "
+                f"expected (batch, {', '.join(map(str, wanted))}): resize the image, or build the model for its size"
+            )
+        return image_B3HW
+
+    def _at_image_size(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        # Under autocast the maps may be bfloat16: losses, metrics and the resize itself want float32.
+        size = self.spec.input.size
+        return {name: resize(map_BCHW.float(), size) for name, map_BCHW in maps.items()}
