@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from emadeploy.contract.spec import ModelSpec
+from emadeploy.nets.baselines import HardSharing, SingleTask
 from emadeploy.nets.emanet import EmaNet
+from emadeploy.nets.m_emanet import MEmaNet
 from emadeploy.nets.network import Network
 
-NETWORKS: dict[str, type[Network]] = {"emanet": EmaNet}
+NETWORKS: dict[str, type[Network]] = {
+    "emanet": EmaNet,
+    "m_emanet": MEmaNet,
+    "stl": SingleTask,
+    "hps": HardSharing,
+}
 
 
 def build(spec: ModelSpec | str) -> Network:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.blocks import Bottleneck, Fuse
 from emadeploy.nets.ctal import CTAL
-from emadeploy.nets.hrnet import CHANNELS, HRNet
+from emadeploy.nets.hrnet import CHANNELS
 from emadeploy.nets.network import Network, build_backbone, map_size, task_head
 
 _FUSED = sum(CHANNELS)
@@ -53,11 +53,6 @@ class EmaNet(Network):
         )
         self.heads = nn.ModuleDict({task.name: task_head(task.channels) for task in spec.tasks})
         self._initialise()
-
-    @property
-    def backbones(self) -> tuple[HRNet, ...]:
-        """The HRNets inside, for ImageNet weights and learning rates."""
-        return (self.backbone[0],)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
         """Return raw maps: finals at 1/2 of the image, initial ones at 1/4 of it."""

@@ -55,9 +55,16 @@ class Network(nn.Module):
     def _initialise(self) -> None:
         """Set all weights, once the layers exist: He for convolutions, balanced fusion for CTAL."""
         initialise(self)
-        for module in self.modules():
-            if isinstance(module, CrossTaskAttention):
-                module.initialise_fusion()
+        for attention in self.attentions().values():
+            attention.initialise_fusion()
+
+    def hrnets(self) -> dict[str, HRNet]:
+        """Return the backbones by module name: one, or one per task in `stl`."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, HRNet)}
+
+    def attentions(self) -> dict[str, CrossTaskAttention]:
+        """Return CTAL's attention by module name: one in EMA-Net, none in the baselines."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, CrossTaskAttention)}
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
         """Return the raw maps at the network's own resolution, by output name; each network defines this."""
