@@ -58,6 +58,6 @@ def _depth_picture(depth_HW: Float32, depth_range: tuple[float, float] | None) -
     position = ((depth_HW - near) / max(far - near, 1e-6)).clip(0, 1) * (len(_TURBO) - 1)
     below = np.minimum(position.astype(np.intp), len(_TURBO) - 2)
     share = (position - below)[..., None]
-    picture = (_TURBO[below] * (1 - share) + _TURBO[below + 1] * share).astype(np.uint8)
+    picture: UInt8 = (_TURBO[below] * (1 - share) + _TURBO[below + 1] * share).astype(np.uint8)
     picture[~valid] = 0
     return picture

@@ -142,9 +142,10 @@ class Manifest:
         path = directory / MANIFEST_NAME
         try:
             text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             hint = "an artifact is a folder made by `emadeploy export`"
-            what = "has no manifest.json" if directory.is_dir() else "does not exist"
+            what = "is not a folder" if directory.exists() else "does not exist"
+            what = "has no manifest.json" if directory.is_dir() else what
             raise ArtifactError(f"{directory} {what}; {hint}") from None
         except (OSError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{path} cannot be read: {error}") from None

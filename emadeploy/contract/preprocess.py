@@ -35,19 +35,21 @@ def check_frame(frame: object) -> UInt8:
     return frame
 
 
+def to_rgb(frame: object, order: str = "rgb") -> UInt8:
+    """Return a view of ``frame`` (H, W, 3) with its channels in the order RGB; raises FrameError as the others do."""
+    checked = check_frame(frame)
+    if order not in ORDERS:
+        raise FrameError(f"order {order!r} is unknown; known: {', '.join(ORDERS)}")
+    return checked if order == "rgb" else checked[:, :, ::-1]
+
+
 def preprocess(frame: UInt8, spec: InputSpec, order: str = "rgb") -> Float32:
     """Return the network's input, float32 of shape (1, 3, height, width), for a uint8 frame (H, W, 3) of any size.
 
     The frame is resized bilinearly to ``spec``'s size, scaled to [0, 1] and normalised with its mean and std.
     ``order`` is 'rgb' or, for frames from OpenCV, 'bgr'. Raises FrameError for a frame of another type or shape.
     """
-    frame = check_frame(frame)
-    if order not in ORDERS:
-        raise FrameError(f"order {order!r} is unknown; known: {', '.join(ORDERS)}")
-    pixels_CHW = np.moveaxis(frame, 2, 0)
-    if order == "bgr":
-        pixels_CHW = pixels_CHW[::-1]
-    image_CHW = resize_bilinear(pixels_CHW, spec.size)
+    image_CHW = resize_bilinear(np.moveaxis(to_rgb(frame, order), 2, 0), spec.size)
     image_CHW *= np.float32(1 / 255)
     if any(spec.mean) or spec.std != (1.0, 1.0, 1.0):
         image_CHW -= np.asarray(spec.mean, np.float32)[:, None, None]

@@ -1,0 +1,96 @@
+"""ONNX Runtime: any ONNX graph on any CPU, int8 through Q/DQ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from emadeploy.contract.errors import ArtifactError, DeviceError
+from emadeploy.contract.manifest import Manifest
+from emadeploy.runtime.session import Array, Signature, check_signature
+
+#: Device -> execution provider of ONNX Runtime.
+_PROVIDERS = {"cpu": "CPUExecutionProvider"}
+#: ONNX Runtime's names of tensor types -> numpy's.
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(int64)": "int64",
+}
+
+
+class OnnxRuntimeSession:
+    """An ``InferenceSession`` on one execution provider."""
+
+    def __init__(self, session: ort.InferenceSession, device: str, threads: int) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._outputs = [output.name for output in session.get_outputs()]
+        self._device = device
+        self._threads = threads
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the outputs by name. Raises DeviceError where ONNX Runtime fails."""
+        assert self._session is not None, "run after close"
+        try:
+            outputs = self._session.run(self._outputs, dict(inputs))
+        except Exception as error:
+            raise DeviceError(f"onnxruntime {ort.__version__} failed while running: {_first_line(error)}") from None
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+    def describe(self) -> dict[str, str | int]:
+        """Return engine, version, device, provider and threads."""
+        return {
+            "engine": "onnxruntime",
+            "version": ort.__version__,
+            "device": self._device,
+            "provider": _PROVIDERS[self._device],
+            "threads": self._threads,
+        }
+
+
+def open_session(directory: Path, manifest: Manifest, *, threads: int, device: str | None) -> OnnxRuntimeSession:
+    """Load the graph of an artifact; see :class:`emadeploy.runtime.session.OpenSession`."""
+    device = device or "cpu"
+    provider = _PROVIDERS.get(device)
+    present = ort.get_available_providers()
+    if provider is None or provider not in present:
+        raise DeviceError(
+            f"device {device!r}: engine 'onnxruntime' runs on {', '.join(_PROVIDERS)} in this version; "
+            f"onnxruntime {ort.__version__} as installed has {', '.join(present)}"
+        )
+    path = directory / manifest.engine_file
+    try:
+        session = ort.InferenceSession(str(path), _options(threads), providers=[provider])
+    except Exception as error:
+        raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it: {_first_line(error)}") from None
+    # ONNX Runtime falls back to another provider with nothing but a log line.
+    if session.get_providers()[0] != provider:
+        raise DeviceError(f"{path}: asked for {provider}, onnxruntime took {session.get_providers()[0]}")
+    check_signature(str(path), manifest, map(_signature, session.get_inputs()), map(_signature, session.get_outputs()))
+    return OnnxRuntimeSession(session, device, threads)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; warnings about the host's graphics cards are not for a robot's log
+    return options
+
+
+def _signature(tensor: Any) -> Signature:
+    # A dynamic extent is a str or None: it stays visible in the message of check_signature.
+    return tensor.name, tuple(tensor.shape), _DTYPES.get(tensor.type, tensor.type)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
