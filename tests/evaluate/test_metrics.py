@@ -1,0 +1,281 @@
+"""The metrics against hand-computed cases, other implementations, and the properties they must have."""
+
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.spec import TaskSpec
+from emadeploy.contract.tasks import KINDS
+from emadeploy.evaluate.metrics import METRICS, Metrics
+from emadeploy.evaluate.tallies import TALLIES, angles_between
+
+SEMSEG = TaskSpec("semseg", channels=3)
+DEPTH = TaskSpec("depth")
+NORMALS = TaskSpec("normals")
+EDGE = TaskSpec("edge")
+SALIENCY = TaskSpec("saliency")
+PARTS = TaskSpec("human_parts", channels=7)
+ALL = (SEMSEG, DEPTH, NORMALS, EDGE, SALIENCY, PARTS)
+
+
+def measure(task: TaskSpec, predicted: object, truth: object) -> dict[str, float]:
+    """Return the metrics of one frame of one task."""
+    dtype = np.uint8 if task.kind in ("semseg", "human_parts") else np.float32
+    true_dtype = np.uint8 if task.kind in ("edge", "saliency") else dtype
+    metrics = Metrics([task])
+    metrics.update({task.name: np.asarray(predicted, dtype)}, {task.name: np.asarray(truth, true_dtype)})
+    return metrics.compute().get(task.name, {})
+
+
+def random_frame(rng: np.random.Generator, height: int = 6, width: int = 8) -> tuple[dict, dict]:
+    """Return a prediction and a truth of every task, invalid pixels among them."""
+    size = (height, width)
+    invalid = rng.random(size) < 0.2
+    predicted, truth = {}, {}
+    for task in (SEMSEG, PARTS):
+        predicted[task.name] = rng.integers(0, task.channels, size, np.uint8)
+        truth[task.name] = np.where(invalid, 255, rng.integers(0, task.channels, size)).astype(np.uint8)
+    predicted["depth"] = rng.uniform(0, 5, size).astype(np.float32)
+    truth["depth"] = np.where(invalid, 0, rng.uniform(0.5, 5, size)).astype(np.float32)
+    predicted["normals"] = rng.normal(size=(*size, 3)).astype(np.float32)
+    truth["normals"] = np.where(invalid[..., None], 0, rng.normal(size=(*size, 3))).astype(np.float32)
+    for name in ("edge", "saliency"):
+        predicted[name] = rng.random(size).astype(np.float32)
+        truth[name] = np.where(invalid, 255, rng.integers(0, 2, size)).astype(np.uint8)
+    return predicted, truth
+
+
+def test_the_tables_name_every_kind_and_every_metric_that_is_computed():
+    assert set(METRICS) == set(KINDS) == set(TALLIES)
+    metrics = Metrics(ALL)
+    metrics.update(*random_frame(np.random.default_rng(0)))
+    computed = metrics.compute()
+    assert {task: list(row) for task, row in computed.items()} == {
+        task.name: [m.name for m in METRICS[task.kind]] for task in ALL
+    }
+    assert all(type(value) is float for row in computed.values() for value in row.values())
+
+
+# --- class maps
+
+
+def test_miou_by_hand():
+    # Class 0: hit 1, union 2. Class 1: hit 1, union 3. Class 2: predicted twice, once where there is truth: union 1.
+    values = measure(SEMSEG, [[0, 1, 1, 2, 2]], [[0, 0, 1, 1, 255]])
+    assert values["miou"] == pytest.approx(100 * (1 / 2 + 1 / 3 + 0) / 3)
+    assert values["pixel_accuracy"] == pytest.approx(50)
+
+
+def test_a_class_that_occurs_nowhere_does_not_lower_the_mean():
+    assert measure(SEMSEG, [[0, 1]], [[0, 1]])["miou"] == 100
+
+
+def test_a_class_predicted_only_on_ignored_pixels_does_not_occur():
+    assert measure(SEMSEG, [[0, 2]], [[0, 255]])["miou"] == 100
+
+
+def test_no_answer_is_wrong_but_blames_no_class():
+    values = measure(SEMSEG, [[0, 255]], [[0, 0]])
+    assert values == {"miou": 50.0, "pixel_accuracy": 50.0}
+    assert measure(SEMSEG, [[255, 255]], [[0, 1]]) == {"miou": 0.0, "pixel_accuracy": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"), [(3, 0, "prediction holds the value 3"), (0, 7, "truth holds the value 7")]
+)
+def test_a_class_that_the_task_lacks_is_refused(predicted, truth, message):
+    with pytest.raises(DataError, match=f"semseg: .*{message}"):
+        measure(SEMSEG, [[predicted]], [[truth]])
+
+
+def test_miou_agrees_with_torchmetrics():
+    torch = pytest.importorskip("torch")
+    classification = pytest.importorskip("torchmetrics.classification")
+    rng = np.random.default_rng(3)
+    predicted, truth = rng.integers(0, 6, (4, 20, 20)), rng.integers(0, 5, (4, 20, 20))
+    truth[rng.random(truth.shape) < 0.1] = 255
+    task = TaskSpec("semseg", channels=7)
+    metrics = Metrics([task])
+    for a, b in zip(predicted, truth, strict=True):
+        metrics.update({"semseg": a.astype(np.uint8)}, {"semseg": b.astype(np.uint8)})
+    arguments = torch.from_numpy(predicted), torch.from_numpy(truth)
+    jaccard = classification.MulticlassJaccardIndex(7, average="macro", ignore_index=255)(*arguments)
+    accuracy = classification.MulticlassAccuracy(7, average="micro", ignore_index=255)(*arguments)
+    assert metrics.compute()["semseg"] == pytest.approx(
+        {"miou": 100 * float(jaccard), "pixel_accuracy": 100 * float(accuracy)}, rel=1e-5
+    )
+
+
+# --- depth
+
+
+def test_depth_by_hand():
+    values = measure(DEPTH, [[1.0, 3.0, 9.0, 0.0]], [[2.0, 3.0, 0.0, 1.0]])
+    assert values["abs"] == pytest.approx((1 + 0 + 1) / 3)
+    assert values["rel"] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert values["rmse"] == pytest.approx((2 / 3) ** 0.5)
+    assert values["delta1"] == values["delta2"] == values["delta3"] == pytest.approx(100 / 3)
+
+
+def test_depth_thresholds_are_factors_to_either_side():
+    values = measure(DEPTH, [[1.2, 1 / 1.2, 1.3, 1 / 1.6, 3.0]], np.ones((1, 5)))
+    assert (values["delta1"], values["delta2"], values["delta3"]) == pytest.approx((40, 60, 80))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_depth_that_is_not_finite_is_refused(value):
+    with pytest.raises(DataError, match=r"depth: .*not finite"):
+        measure(DEPTH, [[value]], [[1.0]])
+    assert measure(DEPTH, [[value, 1.0]], [[0.0, 1.0]])["abs"] == 0  # where there is no truth it does not matter
+
+
+# --- normals
+
+
+def test_normals_by_hand():
+    up, right, diagonal = (0, 0, 1), (1, 0, 0), (0, 2, 2)
+    values = measure(NORMALS, [[up, up, up, up]], [[up, diagonal, right, (0, 0, 0)]])
+    assert values["mean"] == pytest.approx((0 + 45 + 90) / 3)
+    assert values["median"] == pytest.approx(45, abs=0.011)
+    assert values["within_11_25"] == values["within_22_5"] == values["within_30"] == pytest.approx(100 / 3)
+
+
+@pytest.mark.parametrize(("degrees", "name"), [(11.25, "within_11_25"), (22.5, "within_22_5"), (30, "within_30")])
+def test_shares_of_normals_begin_under_their_limit(degrees, name):
+    def share(angle: float) -> float:
+        radians = np.radians(angle)
+        return measure(NORMALS, [[(np.sin(radians), 0, np.cos(radians))]], [[(0, 0, 1)]])[name]
+
+    assert share(degrees - 0.02) == 100
+    assert share(degrees + 0.02) == 0
+
+
+def test_no_normal_is_a_right_angle_off():
+    assert measure(NORMALS, [[(0, 0, 0)]], [[(0, 0, 1)]])["mean"] == 90
+
+
+def test_angles_are_those_of_the_arccos_and_exact_at_the_ends():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 100, 3))
+    cosine = np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    np.testing.assert_allclose(angles_between(a, b), np.degrees(np.arccos(cosine)))
+    assert not angles_between(a, 3 * a).max() > 1e-5
+    np.testing.assert_allclose(angles_between(a, -a), 180)
+
+
+def test_median_and_shares_agree_with_numpy():
+    rng = np.random.default_rng(2)
+    predicted, truth = rng.normal(size=(2, 40, 50, 3)).astype(np.float32)
+    predicted = truth + 0.4 * predicted
+    angles = angles_between(predicted, truth)
+    values = measure(NORMALS, predicted, truth)
+    assert values["mean"] == pytest.approx(angles.mean())
+    assert values["median"] == pytest.approx(np.median(angles), abs=0.02)
+    assert values["within_22_5"] == pytest.approx(100 * np.mean(angles < 22.5))
+
+
+def test_normals_that_are_not_finite_are_refused():
+    with pytest.raises(DataError, match=r"normals: .*not finite"):
+        measure(NORMALS, [[(np.nan, 0, 1)]], [[(0, 0, 1)]])
+
+
+# --- edges and saliency
+
+
+def test_best_f_by_hand():
+    # Ordered by prediction, the truth reads 1, 0, 1, 0: cutting after the third gives P = 2/3, R = 1.
+    predicted, truth = [[0.9, 0.8, 0.7, 0.1, 0.95]], [[1, 0, 1, 0, 255]]
+    assert measure(EDGE, predicted, truth) == {"f1": pytest.approx(100 * 2 * (2 / 3) / (2 / 3 + 1))}
+    # With beta^2 = 0.3, precision weighs more: cutting after the first (P = 1, R = 1/2) is better.
+    assert measure(SALIENCY, predicted, truth) == {"maxf": pytest.approx(100 * 1.3 * 0.5 / (0.3 + 0.5))}
+
+
+def test_best_f_is_the_best_over_all_thresholds():
+    rng = np.random.default_rng(4)
+    predicted, truth = rng.integers(0, 101, (30, 30)) / 100, rng.integers(0, 2, (30, 30))
+
+    def f1(threshold: float) -> float:
+        positive = np.float32(predicted) >= np.float32(threshold)
+        return 2 * np.sum(positive & (truth == 1)) / (positive.sum() + truth.sum())
+
+    assert measure(EDGE, predicted, truth)["f1"] == pytest.approx(100 * max(f1(k / 100) for k in range(101)))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "truth", "message"),
+    [(1.5, 1, "not a probability"), (np.nan, 1, "not a probability"), (0.5, 2, "truth holds the value 2")],
+)
+def test_what_is_not_a_probability_or_a_binary_truth_is_refused(predicted, truth, message):
+    with pytest.raises(DataError, match=f"edge: .*{message}"):
+        measure(EDGE, [[predicted]], [[truth]])
+
+
+# --- all of them
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_a_perfect_prediction_is_perfect(task):
+    _, truth = random_frame(np.random.default_rng(5))
+    predicted = truth[task.name] if task.kind not in ("edge", "saliency") else (truth[task.name] == 1)
+    values = measure(task, predicted, truth[task.name])
+    for metric in METRICS[task.kind]:
+        if metric.name == "median":
+            assert values["median"] <= 0.01
+        else:
+            assert values[metric.name] == pytest.approx(100 if metric.higher_is_better else 0)
+
+
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_without_a_valid_pixel_the_task_is_absent(task):
+    predicted, truth = random_frame(np.random.default_rng(6))
+    nothing = np.zeros_like if task.kind in ("depth", "normals") else lambda a: np.full_like(a, 255)
+    assert measure(task, predicted[task.name], nothing(truth[task.name])) == {}
+    assert Metrics([task]).compute() == {}
+
+
+def test_without_a_positive_pixel_there_is_no_f():
+    assert measure(EDGE, [[0.5]], [[0]]) == {}
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), count=st.integers(2, 5), data=st.data())
+def test_order_and_merging_do_not_matter(seed, count, data):
+    frames = [random_frame(np.random.default_rng([seed, i])) for i in range(count)]
+
+    def metrics_of(some: list) -> Metrics:
+        metrics = Metrics(ALL)
+        for predicted, truth in some:
+            metrics.update(predicted, truth)
+        return metrics
+
+    joint = metrics_of(frames).compute()
+    shuffled = metrics_of(data.draw(st.permutations(frames))).compute()
+    cut = data.draw(st.integers(0, count))
+    merged = metrics_of(frames[:cut])
+    merged.merge(pickle.loads(pickle.dumps(metrics_of(frames[cut:]))))
+    for task, row in joint.items():
+        assert shuffled[task] == pytest.approx(row)
+        assert merged.compute()[task] == pytest.approx(row)
+
+
+def test_a_task_without_truth_is_skipped_and_one_without_prediction_refused():
+    predicted, truth = random_frame(np.random.default_rng(7))
+    metrics = Metrics([DEPTH, SEMSEG])
+    metrics.update(predicted, {"depth": truth["depth"], "edge": truth["edge"]})
+    assert list(metrics.compute()) == ["depth"]
+    with pytest.raises(DataError, match="no 'semseg'; it has depth"):
+        metrics.update({"depth": predicted["depth"]}, truth)
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(DataError, match=r"depth: the prediction has shape \(1, 2\), truth \(2, 1\)"):
+        measure(DEPTH, [[1.0, 1.0]], [[1.0], [1.0]])
+
+
+def test_metrics_of_other_tasks_are_not_merged():
+    with pytest.raises(SpecError, match="different tasks"):
+        Metrics([DEPTH]).merge(Metrics([SEMSEG]))
