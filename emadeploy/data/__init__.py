@@ -1,0 +1,1 @@
+"""Data: frames with ground truth, made (`rooms`) or read from disk."""
