@@ -1,0 +1,49 @@
+"""Judge a network on a data set: every frame through it, its maps against the truth, one record for `eval --json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emadeploy.contract.errors import DataError
+from emadeploy.contract.spec import TaskSpec
+from emadeploy.evaluate.metrics import Metrics
+
+if TYPE_CHECKING:  # a neighbour on the same floor: its shape is needed, not its code
+    from emadeploy.data.sample import Dataset
+
+SCHEMA = 1
+
+#: A uint8 frame (H, W, 3) RGB to its decoded maps by task, at H x W.
+Predict = Callable[[npt.NDArray[np.uint8]], Mapping[str, npt.NDArray[Any]]]
+#: Called after each frame with the number done and the number of all.
+Progress = Callable[[int, int], None]
+
+
+def evaluate(
+    predict: Predict, dataset: Dataset, tasks: Sequence[TaskSpec], progress: Progress | None = None
+) -> dict[str, Any]:
+    """Return the record of an evaluation: ``{"schema", "data", "frames": n, "tasks": {task: {metric: value}}}``.
+
+    A task that the data has no truth for is absent. Raises DataError where that leaves none, or there is no frame.
+    """
+    wanted = [task.name for task in tasks]
+    if not set(wanted) & set(dataset.tasks):
+        raise DataError(
+            f"{dataset.description} has no truth for {', '.join(wanted)}; it has {', '.join(dataset.tasks) or 'none'}"
+        )
+    if not len(dataset):
+        raise DataError(f"{dataset.description} holds no frame")
+    metrics = Metrics(tasks)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        try:
+            metrics.update(predict(sample.image), sample.truth)
+        except DataError as error:
+            raise DataError(f"{dataset.description}, frame {sample.name}: {error}") from None
+        if progress is not None:
+            progress(index + 1, len(dataset))
+    return {"schema": SCHEMA, "data": dataset.description, "frames": len(dataset), "tasks": metrics.compute()}
