@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.spec import CTAL_FORMS
 from emadeploy.nets.affinity import attend, attend_by_affinity, normalise
+from emadeploy.nets.lean_attention import attend_lean
 
 CHANNELS = 128
 """Channels of every task inside CTAL."""
@@ -71,10 +72,17 @@ class CrossTaskAttention(nn.Module):
         weight_PT33, bias_P = self.fusion_layer.weight, self.fusion_layer.bias
         if self.form == "affinity":
             attended_BTCHW = attend_by_affinity(unit_BTCHW, value_BTCHW, weight_PT33, bias_P)
+        elif torch.is_grad_enabled() and not _is_traced():
+            attended_BTCHW = attend_lean(unit_BTCHW, value_BTCHW, weight_PT33.flatten(2), bias_P)
         else:
             attended_BTCHW = attend(unit_BTCHW, value_BTCHW, weight_PT33.flatten(2), bias_P)
         out_BTCHW = self.gamma * attended_BTCHW + (1 - self.gamma) * feat_BTCHW
         return dict(zip(self.tasks, out_BTCHW.unbind(1), strict=True))
+
+
+def _is_traced() -> bool:
+    """Tell whether an exporter or compiler is recording: it must see plain operations, not a hand-written gradient."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def _upsampler() -> nn.Sequential:
