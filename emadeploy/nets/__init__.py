@@ -1,11 +1,26 @@
 """The networks in PyTorch: EMA-Net, single and multi scale, and the baselines. Needs the `train` extra.
 
 model = nets.build(spec)                    # random weights
-model.eval()(image_B3HW)                    # {"semseg": (B, 13, H, W), ...}
+model = nets.load("runs/NAME/best")         # from a checkpoint; size=(96, 128) for another image size
+model.eval()(image_B3HW)                    # {"semseg": (B, 13, H, W), "initial_semseg": ...}
+model.deploy(image_B3HW)                    # the final maps alone
+nets.save_checkpoint("runs/NAME/best", model, spec, step=100, metrics={...})
 """
 
 from __future__ import annotations
 
 from emadeploy.nets.build import build
+from emadeploy.nets.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
+from emadeploy.nets.network import Network
+from emadeploy.nets.resize import resize_fusion, resize_state_dict
 
-__all__ = ["build"]
+__all__ = [
+    "Checkpoint",
+    "Network",
+    "build",
+    "load",
+    "read_checkpoint",
+    "resize_fusion",
+    "resize_state_dict",
+    "save_checkpoint",
+]
