@@ -202,13 +202,14 @@ def angles_between(a: Array, b: Array) -> Float64:
 
     The angle to a vector of length 0 is 90 degrees: its dot product with anything is 0.
     """
-    a = a.astype(np.float64)
-    b = b.astype(np.float64)
-    cross = np.cross(a, b)
+    ax, ay, az = np.moveaxis(a, -1, 0).astype(np.float64)
+    bx, by, bz = np.moveaxis(b, -1, 0).astype(np.float64)
+    cross = np.sqrt((ay * bz - az * by) ** 2 + (az * bx - ax * bz) ** 2 + (ax * by - ay * bx) ** 2)
+    dot = ax * bx + ay * by + az * bz
     # atan2 is exact for equal vectors, where the arccos of a rounded dot product is off by hundredths of a degree.
-    angles = np.degrees(np.arctan2(np.sqrt(np.einsum("...i,...i", cross, cross)), np.einsum("...i,...i", a, b)))
-    some_zero = ~(a.any(axis=-1) & b.any(axis=-1))
-    return np.where(some_zero, 90.0, angles)
+    angles: Float64 = np.degrees(np.arctan2(cross, dot))
+    # Of finite vectors, only those with a vector of length 0 give two zeros.
+    return np.where((cross == 0) & (dot == 0), 90.0, angles)
 
 
 def _check_classes(where: str, classes: npt.NDArray[np.intp], last: int) -> None:
