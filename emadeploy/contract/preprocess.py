@@ -6,6 +6,7 @@ Bilinear resampling uses half-pixel centres and clamps at the border (ONNX ``hal
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -59,11 +60,33 @@ def preprocess(frame: UInt8, spec: InputSpec, order: str = "rgb") -> Float32:
 
 def resize_bilinear(map_CHW: npt.NDArray[np.generic], size: tuple[int, int]) -> Float32:
     """Return the maps (C, H, W) resampled to (C, *size) as a new contiguous float32 array."""
-    height, width = map_CHW.shape[1:]
-    if (height, width) == size:
+    if map_CHW.shape[1:] == size:
         return np.array(map_CHW, np.float32, order="C")
-    rows_CHW = _lerp(map_CHW, size[0], axis=1)
-    return np.ascontiguousarray(_lerp(rows_CHW, size[1], axis=2))
+    [(_, resized_CHW)] = resize_bands(map_CHW, size, size[0])
+    return np.ascontiguousarray(resized_CHW)
+
+
+def resize_bands(map_CHW: npt.NDArray[np.generic], size: tuple[int, int], rows: int) -> Iterator[tuple[slice, Float32]]:
+    """Yield what :func:`resize_bilinear` returns ``rows`` rows at a time: which rows, and the band (C, rows, W).
+
+    A band of many classes fits into the processor's cache where the whole does not. It may be a view of ``map_CHW``.
+    """
+    old_height, old_width = map_CHW.shape[1:]
+    height, width = size
+    # Columns cost most, being gathered one by one: resample them while there are fewest rows.
+    columns_first = height > old_height
+    if columns_first and width != old_width:
+        map_CHW = _lerp(map_CHW, _taps(old_width, width), axis=2)
+    below, above, weight = _taps(old_height, height)
+    for top in range(0, height, rows):
+        band = slice(top, min(top + rows, height))
+        if height == old_height:
+            band_CHW = np.asarray(map_CHW[:, band], np.float32)
+        else:
+            band_CHW = _lerp(map_CHW, (below[band], above[band], weight[band]), axis=1)
+        if not columns_first and width != old_width:
+            band_CHW = _lerp(band_CHW, _taps(old_width, width), axis=2)
+        yield band, band_CHW
 
 
 def resize_nearest(map_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArray[np.generic]:
@@ -74,17 +97,20 @@ def resize_nearest(map_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> np
     return resized
 
 
+#: For each new sample: index below, index above, weight of the one above.
+_Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
+
+
 @lru_cache(maxsize=64)
-def _taps(old: int, new: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]:
-    """For each of ``new`` samples: index below, index above, weight of the one above."""
+def _taps(old: int, new: int) -> _Taps:
     centre = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0.0)
     below = np.minimum(centre.astype(np.intp), old - 1)
     above = np.minimum(below + 1, old - 1)
     return below, above, (centre - below).astype(np.float32)
 
 
-def _lerp(map_CHW: npt.NDArray[np.generic], new: int, axis: int) -> Float32:
-    below, above, weight = _taps(map_CHW.shape[axis], new)
+def _lerp(map_CHW: npt.NDArray[np.generic], taps: _Taps, axis: int) -> Float32:
+    below, above, weight = taps
     weight = weight[:, None] if axis == 1 else weight
     low = np.take(map_CHW, below, axis=axis).astype(np.float32, copy=False)
     high = np.take(map_CHW, above, axis=axis).astype(np.float32)
