@@ -12,13 +12,16 @@ from __future__ import annotations
 from emadeploy.nets.build import build
 from emadeploy.nets.checkpoint import Checkpoint, load, read_checkpoint, save_checkpoint
 from emadeploy.nets.network import Network
+from emadeploy.nets.published import import_published, load_backbone
 from emadeploy.nets.resize import resize_fusion, resize_state_dict
 
 __all__ = [
     "Checkpoint",
     "Network",
     "build",
+    "import_published",
     "load",
+    "load_backbone",
     "read_checkpoint",
     "resize_fusion",
     "resize_state_dict",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.nets.blocks import Fuse
+from emadeploy.nets.blocks import Fuse, initialise
 from emadeploy.nets.hrnet import CHANNELS
 from emadeploy.nets.network import Network, build_backbone
 
@@ -24,7 +24,7 @@ class SingleTask(Network):
         super().__init__(spec)
         self.backbones = nn.ModuleDict({task.name: build_backbone(spec) for task in spec.tasks})
         self.heads = _heads(spec)
-        self._initialise()
+        initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
         """Return raw maps at 1/4 of the image; there are no auxiliary ones."""
@@ -38,7 +38,7 @@ class HardSharing(Network):
         super().__init__(spec)
         self.backbone = build_backbone(spec)
         self.heads = _heads(spec)
-        self._initialise()
+        initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
         """Return raw maps at 1/4 of the image; there are no auxiliary ones."""

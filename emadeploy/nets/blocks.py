@@ -9,6 +9,7 @@ checkpoints, so renaming one breaks the loading of published weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,11 @@ from torch.nn import functional
 
 BACKBONE_MOMENTUM = 0.01
 """BatchNorm momentum inside the backbone; everything else keeps PyTorch's 0.1 (EMA_NET.md, notation)."""
+
+RESIDUAL_SCALE = 0.25
+"""Initial scale of what a residual block adds. Starting small eases training (Goyal et al., arXiv 1706.02677, start at
+zero); it also keeps a network that has not learned its BatchNorm statistics yet within the range of float16, and being
+above zero, every layer takes part in what an untrained network answers."""
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -108,12 +114,25 @@ class Fuse(nn.Module):
         return self.last_layer(concatenate_scales(feats))
 
 
+@runtime_checkable
+class OwnInitialisation(Protocol):
+    """A module that sets some of its weights by a rule of its own, after the common one."""
+
+    def initialise_own(self) -> None:
+        """Set those weights."""
+
+
 def initialise(module: nn.Module) -> None:
     """Give every convolution and linear layer under ``module`` He-normal weights (fan-in) and zero bias.
 
-    BatchNorm keeps PyTorch's defaults. The fusion weights of CTAL have their own rule and are set after this one.
+    BatchNorm keeps PyTorch's defaults, but for the last of each residual block: its scale starts at `RESIDUAL_SCALE`.
+    Modules with `OwnInitialisation` then have their say.
     """
     for layer in module.modules():
+        if isinstance(layer, BasicBlock):
+            nn.init.constant_(layer.bn2.weight, RESIDUAL_SCALE)
+        if isinstance(layer, Bottleneck):
+            nn.init.constant_(layer.bn3.weight, RESIDUAL_SCALE)
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             # PyTorch counts the fan of a transposed convolution from its output side; with kernel = stride every
             # output pixel sees exactly one input pixel, so its true fan-in is the number of input channels.
@@ -123,3 +142,6 @@ def initialise(module: nn.Module) -> None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+    for layer in module.modules():
+        if isinstance(layer, OwnInitialisation):
+            layer.initialise_own()

@@ -52,7 +52,7 @@ class CrossTaskAttention(nn.Module):
         """The fusion convolution under either of its names: weight (P, T, 3, 3), bias (P,)."""
         return self.get_submodule(self._fusion_name)
 
-    def initialise_fusion(self) -> None:
+    def initialise_own(self) -> None:
         """Set the fusion to a similarity-weighted mean over all pixels, as large as what it is added to.
 
         Attended features are sums over P pixels, so weights of PyTorch's default size make ``gamma * O`` outweigh

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.nets.blocks import Bottleneck, Fuse
+from emadeploy.nets.blocks import Bottleneck, Fuse, initialise
 from emadeploy.nets.ctal import CTAL
 from emadeploy.nets.hrnet import CHANNELS
 from emadeploy.nets.network import Network, build_backbone, map_size, task_head
@@ -52,7 +52,7 @@ class EmaNet(Network):
             spec.task_names, _INITIAL, map_size(spec), gamma=spec.ctal.gamma, form=spec.ctal.form, fusion_name="fusion"
         )
         self.heads = nn.ModuleDict({task.name: task_head(task.channels) for task in spec.tasks})
-        self._initialise()
+        initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
         """Return raw maps: finals at 1/2 of the image, initial ones at 1/4 of it."""

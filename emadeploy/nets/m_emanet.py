@@ -1,6 +1,7 @@
 """EMA-Net, multi scale (`m_emanet`): predictions at four scales, features handed from coarse to fine, one CTAL.
 
-Shape suffixes: B batch, T tasks, C channels of the scale, M = T * C, H x W rows and columns at the scale.
+Shape suffixes: B batch, T tasks, C channels of the scale, M = T * C, H x W rows and columns at the scale, I/O inputs
+and outputs of a linear layer.
 
 Source: arXiv 2401.11124. Attribute names are those of the published checkpoints; scale s is 1 / 2^(s+2) of the image.
 """
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.nets.blocks import BasicBlock, Fuse, resize
+from emadeploy.nets.blocks import BasicBlock, Fuse, initialise, resize
 from emadeploy.nets.ctal import CTAL
 from emadeploy.nets.hrnet import CHANNELS
 from emadeploy.nets.network import Network, build_backbone, map_size, task_head
@@ -55,6 +56,16 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         hidden = channels // self.reduction
         self.squeeze = nn.Sequential(nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels), nn.Sigmoid())
+
+    def initialise_own(self) -> None:
+        """Turn every hidden unit to the side of its inputs.
+
+        They are means after a ReLU, hence positive and much alike between images: a unit whose weights sum below zero
+        would never fire nor learn, and the finest of these gates has two units.
+        """
+        weight_OI = self.squeeze[0].weight
+        with torch.no_grad():
+            weight_OI *= torch.where(weight_OI.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
 
     def forward(self, feat_BCHW: Tensor) -> Tensor:
         gate_BC = self.squeeze(feat_BCHW.mean(dim=(2, 3)))
@@ -110,7 +121,7 @@ class MEmaNet(Network):
             fusion_name="task_fusion",
         )
         self.heads = nn.ModuleDict({task.name: task_head(task.channels) for task in spec.tasks})
-        self._initialise()
+        initialise(self)
 
     def _refine(self, pyramid: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Return the tasks' features of every scale, finest first, computed from the coarsest down."""

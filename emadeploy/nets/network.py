@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from emadeploy.contract.errors import FrameError, SpecError
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.nets.blocks import Bottleneck, initialise, resize
+from emadeploy.nets.blocks import Bottleneck, resize
 from emadeploy.nets.ctal import CHANNELS as CTAL_CHANNELS
 from emadeploy.nets.ctal import CrossTaskAttention
 from emadeploy.nets.hrnet import HRNet
@@ -51,12 +51,6 @@ class Network(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-
-    def _initialise(self) -> None:
-        """Set all weights, once the layers exist: He for convolutions, balanced fusion for CTAL."""
-        initialise(self)
-        for attention in self.attentions().values():
-            attention.initialise_fusion()
 
     def hrnets(self) -> dict[str, HRNet]:
         """Return the backbones by module name: one, or one per task in `stl`."""
