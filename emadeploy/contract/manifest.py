@@ -10,11 +10,22 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from emadeploy.contract.errors import ArtifactError, SpecError
-from emadeploy.contract.spec import ModelSpec, TensorSpec, to_plain
+from emadeploy.contract.plain import (
+    as_list,
+    as_mapping,
+    is_a,
+    known_fields,
+    make,
+    one_of,
+    require,
+    spec_path,
+    to_plain,
+)
+from emadeploy.contract.spec import ModelSpec, TensorSpec
 
 SCHEMA = 1
 MANIFEST_NAME = "manifest.json"
@@ -87,13 +98,19 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise SpecError(f"manifest: target {self.target!r} is unknown; known: {', '.join(TARGETS)}")
-        if self.engine_file not in self.files:
-            raise SpecError(f"manifest: engine file {self.engine_file!r} is not among its files")
-        for name in self.files:
-            if not name or name == MANIFEST_NAME or Path(name).name != name:
-                raise SpecError(f"manifest: {name!r} is not the name of a file inside the artifact")
+        with spec_path("manifest"):
+            one_of("target", self.target, tuple(TARGETS))
+            for name in ("precision", "graph", "source", "parity", "versions"):
+                as_mapping(name, getattr(self, name))
+            for name in ("accuracy", "calibration"):
+                as_mapping(name, getattr(self, name) or {})
+            require(self.engine_file in self.files, f"engine file {self.engine_file!r} is not among its files")
+            for name in self.files:
+                inside = name not in ("", ".", "..", MANIFEST_NAME) and PureWindowsPath(name).name == name
+                require(inside, f"{name!r} is not the name of a file inside the artifact")
+            size = self.frame_size
+            fits = size is None or (len(size) == 2 and all(is_a(int, extent) and extent > 0 for extent in size))
+            require(fits, f"frame_size {size} is not (height, width)")
 
     @property
     def engine(self) -> str:
@@ -113,20 +130,23 @@ class Manifest:
     def from_json(cls, text: str) -> Manifest:
         """Read a manifest. Raises ArtifactError where it is not one, or one of another schema."""
         try:
-            data = json.loads(text)
-            schema = data.pop("schema", None)
-            if schema != SCHEMA:
-                raise ArtifactError(f"manifest has schema {schema!r}, this version of emadeploy reads {SCHEMA}")
-            data["model"] = ModelSpec.from_dict(data["model"])
-            data["files"] = {name: FileRecord(**record) for name, record in data["files"].items()}
+            data = dict(as_mapping("it", json.loads(text)))
+            if "schema" in data and data["schema"] != SCHEMA:
+                raise ArtifactError(f"manifest has schema {data['schema']!r}, this version of emadeploy reads {SCHEMA}")
+            require("schema" in data, "it has no field 'schema'")
+            del data["schema"]
+            data = known_fields(cls, data)
+            data["model"] = ModelSpec.from_dict(data.get("model", {}))
+            files = as_mapping("files", data.get("files"))
+            data["files"] = {name: _file_record(name, record) for name, record in files.items()}
             for key in ("inputs", "outputs"):
-                data[key] = tuple(TensorSpec.from_dict(tensor) for tensor in data[key])
+                tensors = as_list(key, data.get(key))
+                data[key] = tuple(TensorSpec.from_dict(as_mapping("a tensor", tensor)) for tensor in tensors)
             if data.get("frame_size") is not None:
-                height, width = data["frame_size"]
-                data["frame_size"] = (int(height), int(width))
-            return cls(**data)
-        except (ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
-            raise ArtifactError(f"not a manifest of emadeploy ({type(error).__name__}: {error})") from None
+                data["frame_size"] = tuple(as_list("frame_size", data["frame_size"]))
+            return make(cls, data)
+        except (ValueError, RecursionError, SpecError) as error:
+            raise ArtifactError(f"not a manifest of emadeploy: {error}") from None
 
     def write(self, directory: Path) -> Path:
         """Write ``manifest.json`` into ``directory``, in one step, and return its path."""
@@ -156,17 +176,30 @@ class Manifest:
 
     def verify_files(self, directory: Path) -> None:
         """Compare every file in ``directory`` with its record; raises ArtifactError naming the first that differs."""
-        for name, record in self.files.items():
-            path = directory / name
+        for name in self.files:
+            problem = self.file_problem(directory, name)
+            if problem:
+                raise ArtifactError(problem)
+
+    def file_problem(self, directory: Path, name: str) -> str | None:
+        """Return what is wrong with the file ``name`` of the artifact in ``directory``; ``None`` where nothing is."""
+        path, record = directory / name, self.files[name]
+        try:
             if not path.is_file():
-                raise ArtifactError(f"{path} is missing; the manifest lists it. Copy the whole folder, or export again")
+                return f"{path} is missing; the manifest lists it. Copy the whole folder, or export again"
             size = path.stat().st_size
             if size != record.bytes:
-                raise ArtifactError(
-                    f"{path} has {size} bytes, the manifest says {record.bytes}: truncated or altered. Export again"
-                )
+                return f"{path} has {size} bytes, the manifest says {record.bytes}: truncated or altered. Export again"
             if file_digest(path) != record.sha256:
-                raise ArtifactError(f"{path} differs from the digest in the manifest: altered. Export again")
+                return f"{path} differs from the digest in the manifest: altered. Export again"
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        return None
+
+
+def _file_record(name: str, data: object) -> FileRecord:
+    with spec_path(f"file {name!r}"):
+        return make(FileRecord, known_fields(FileRecord, as_mapping("its record", data)))
 
 
 def file_digest(path: Path) -> str:
