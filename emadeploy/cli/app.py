@@ -15,6 +15,7 @@ from emadeploy.contract.errors import EmadeployError
 #: heavy (torch, onnx, cv2, ...) is imported inside it.
 COMMANDS = {
     "models": "models",
+    "eval": "eval",
 }
 
 app = typer.Typer(
