@@ -146,8 +146,7 @@ def _open_rooms(source: RoomsData, split: str, cache_dir: Path, progress: Progre
     # Written last, so that a run that was killed half way is not taken for a finished one.
     finished = folder / f"{split}.count"
     try:
-        cached = int(finished.read_text(encoding="ascii")) if finished.exists() else 0
-        if cached < source.count:
+        if _frames_finished(finished) < source.count:
             rooms.write_rooms(
                 folder,
                 seed=source.seed,
@@ -160,6 +159,11 @@ def _open_rooms(source: RoomsData, split: str, cache_dir: Path, progress: Progre
             partial = finished.with_name(f".{finished.name}.{os.getpid()}")
             partial.write_text(f"{source.count}\n", encoding="ascii")
             os.replace(partial, finished)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(f"rooms cannot be cached in {folder}: {error}; ${CACHE_VARIABLE} chooses the place") from None
     return open_nyuv2(folder, split, limit=source.count, description=f"{source} {split}")
+
+
+def _frames_finished(record: Path) -> int:
+    text = record.read_text(encoding="ascii", errors="replace").strip() if record.exists() else ""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0

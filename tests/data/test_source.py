@@ -163,6 +163,16 @@ def test_a_rendering_that_was_killed_is_done_again(tmp_path, rendered):
     assert rendered == [("val", 2)] * 2
 
 
+@pytest.mark.parametrize("text", ["", "two", "\xff", "-3"])
+def test_a_damaged_record_of_the_cache_is_not_believed(tmp_path, rendered, text):
+    open_data("rooms:count=2,size=32x32", cache_dir=tmp_path)
+    (record,) = tmp_path.glob("rooms/*/val.count")
+    record.write_text(text, encoding="latin-1")
+    assert len(open_data("rooms:count=2,size=32x32", cache_dir=tmp_path)) == 2
+    assert rendered == [("val", 2)] * 2
+    assert record.read_text() == "2\n"
+
+
 def test_the_description_leads_back_to_the_data(tmp_path, rendered):
     data = open_data("rooms:size=32x32,count=1", cache_dir=tmp_path)
     assert data.description == "rooms:seed=7,count=1,size=32x32 val"
