@@ -1,0 +1,115 @@
+"""The record between the stages: an ONNX graph, and beside it in json what it computes and where it comes from.
+
+    FOLDER/model.onnx        the graph, weights inside, every extent fixed
+    FOLDER/model.json        this record
+
+Nodes, and initialisers with them, are named by the path of their layer in the network: ``heads.depth.0.conv1/Conv``.
+`branch_of` tells from a name which branch of the network a node belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emadeploy.contract.errors import ArtifactError, SpecError
+from emadeploy.contract.manifest import file_digest
+from emadeploy.contract.plain import to_plain
+from emadeploy.contract.spec import ModelSpec, TensorSpec
+
+SCHEMA = 1
+GRAPH_NAME = "model.onnx"
+RECORD_NAME = "model.json"
+
+# First match wins. `{}` stands for the task, the last group of the pattern.
+_BRANCHES = (
+    (r"frame", "frame"),
+    (r"backbone", "backbone"),
+    (r"backbones\.(\w+)", "backbone.{}"),
+    (r"initial_task_prediction_heads\.layers\.(\w+)", "initial.{}"),
+    (r"scale_\d\.refinement\.(\w+)", "initial.{}"),
+    (r"fpm_scale_\d|scale_fusion", "propagation"),
+    (r"affinity_learning_module|ctal", "ctal"),
+    (r"heads\.(\w+)", "heads.{}"),
+    (r"(?:outputs|decode)\.(\w+)", "heads.{}"),
+)
+OTHER = "other"
+
+
+def branch_of(node: str) -> str:
+    """Return the branch of the network that a node of this name belongs to, such as 'ctal' or 'heads.depth'."""
+    for pattern, branch in _BRANCHES:
+        if match := re.match(rf"(?:{pattern})(?![^./])", node):
+            return branch.format(*match.groups())
+    return OTHER
+
+
+@dataclass(frozen=True)
+class OnnxGraph:
+    """An ONNX graph in ``folder``.
+
+    - ``model``: the specification with the tasks and image size of the graph.
+    - ``ctal``: the form of CTAL, ``None`` where the network has none. ``rewrites``: what was applied, in words.
+    - ``branches``: the branches that its nodes belong to.
+    - ``parity``: per task its agreement with PyTorch, as measured against ``reference``.
+    - ``notes``: what a user of the graph must know.
+    - ``source``: what it was made from: 'model', 'checkpoint', 'sha256', 'untrained'.
+    """
+
+    folder: Path
+    model: ModelSpec
+    opset: int
+    ctal: str | None
+    rewrites: tuple[str, ...]
+    branches: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    frame_size: tuple[int, int] | None = None
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    reference: str = ""
+    notes: tuple[str, ...] = ()
+    source: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / GRAPH_NAME
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a manifest says of its graph."""
+        facts = {"opset": self.opset, "ctal": self.ctal, "rewrites": list(self.rewrites)}
+        facts |= {"parity_reference": self.reference, "notes": list(self.notes)}
+        return {key: value for key, value in facts.items() if value}
+
+    def write(self) -> None:
+        """Write the record beside the graph, which must be there: the record holds its digest."""
+        data = to_plain(self)
+        del data["folder"]
+        record = {"schema": SCHEMA, "sha256": file_digest(self.path), **data}
+        (self.folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> OnnxGraph:
+        """Read the record in ``folder``; raises ArtifactError where it is damaged, or that of another graph."""
+        path = folder / RECORD_NAME
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            if data.pop("schema", None) != SCHEMA:
+                raise ArtifactError(f"{path} is of another version of emadeploy: export again")
+            if data.pop("sha256") != file_digest(folder / GRAPH_NAME):
+                raise ArtifactError(f"{folder / GRAPH_NAME} differs from its digest in {RECORD_NAME}: export again")
+            data["model"] = ModelSpec.from_dict(data["model"])
+            for key in ("inputs", "outputs"):
+                data[key] = tuple(TensorSpec.from_dict(tensor) for tensor in data[key])
+            for key in ("rewrites", "branches", "notes"):
+                data[key] = tuple(data[key])
+            if data["frame_size"] is not None:
+                data["frame_size"] = tuple(data["frame_size"])
+            return cls(folder=folder, **data)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
+            raise ArtifactError(f"{path} is not the record of a graph ({type(error).__name__}: {error})") from None
