@@ -1,0 +1,124 @@
+"""Does the graph compute what the checkpoint computes? Run it in ONNX Runtime beside the published form in PyTorch.
+
+Shape suffixes: C channels, H x W rows and columns of the frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+
+from emadeploy.build.graph import OnnxGraph
+from emadeploy.contract.errors import ExportError
+from emadeploy.contract.outputs import decode
+from emadeploy.contract.preprocess import Float32, UInt8, preprocess, resize_bilinear
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.evaluate.parity import Parity, raw_error
+from emadeploy.export.deploy import published
+from emadeploy.nets.network import MAP_STRIDE, Network
+
+Maps = Mapping[str, "np.ndarray[Any, Any]"]
+
+FRAMES = 2
+RAW_TOLERANCE = 1e-4
+"""Largest relative L2 error of a task's raw map. Graph and reference sum the same products in another order, each in
+float32, and differ by 1e-6 to 1e-5; a wrong weight, or a map moved by one pixel, makes 1e-2 and more."""
+DECODED_TOLERANCE = 1e-3
+"""The same where the graph decodes and raw maps stay inside: relative L2 error, or the share of pixels with another
+label. Decoding is not smooth (argmax, clamping, unit length), so a few pixels on an edge may go either way."""
+
+_LARGEST_AFFINITIES = 4 << 30  # bytes; the published form is not run where it would hold more
+
+
+def with_parity(graph: OnnxGraph, network: Network, frames: int = FRAMES) -> OnnxGraph:
+    """Return ``graph`` with its agreement with ``network`` per task, measured on made frames.
+
+    Per task: the largest 'raw_error' (or 'decoded_error', where the graph decodes), and what `evaluate.parity` says of
+    the decoded maps. Raises ExportError where a task is further off than the tolerance.
+    """
+    reference, described = _reference(network)
+    session = _session(graph.path)
+    tasks = graph.model.tasks
+    tally = Parity(tasks)
+    errors = dict.fromkeys(graph.model.task_names, 0.0)
+    for index in range(frames):
+        frame_HW3 = structured_frame(graph.frame_size or graph.model.input.size, seed=index)
+        image = preprocess(frame_HW3, graph.model.input)
+        fed = image if graph.frame_size is None else frame_HW3
+        answers = dict(zip(errors, session.run(list(errors), {graph.inputs[0].name: fed}), strict=True))
+        with torch.inference_mode():
+            wanted = {task: raw.numpy() for task, raw in reference.deploy(torch.from_numpy(image)).items()}
+        wanted_maps = _decoded(wanted, graph.model, frame_HW3.shape[:2])
+        maps = answers if graph.frame_size is not None else _decoded(answers, graph.model, frame_HW3.shape[:2])
+        tally.update(maps, wanted_maps)
+        for task in errors:
+            if graph.frame_size is None:
+                error = raw_error(answers[task], wanted[task])
+            else:
+                error = _decoded_error(maps[task], wanted_maps[task])
+            errors[task] = max(errors[task], error)
+    key, tolerance = ("raw_error", RAW_TOLERANCE) if graph.frame_size is None else ("decoded_error", DECODED_TOLERANCE)
+    _check(errors, tolerance, described)
+    parity = {task: {key: errors[task], **values} for task, values in tally.compute().items()}
+    return replace(graph, parity=parity, reference=f"{described}, {frames} made frames, tolerance {tolerance:g}")
+
+
+def structured_frame(size: tuple[int, int], seed: int) -> UInt8:
+    """Return a made frame (H, W, 3), uint8: smooth light, flat boxes with sharp edges, and fine noise over all."""
+    random = np.random.default_rng(seed)
+    H, W = size
+    frame_3HW: Float32 = resize_bilinear(random.uniform(30, 220, (3, 3, 4)), size)
+    for _ in range(12):
+        top, left = random.integers(0, H), random.integers(0, W)
+        bottom, right = top + random.integers(1, H // 2 + 2), left + random.integers(1, W // 2 + 2)
+        frame_3HW[:, top:bottom, left:right] = random.uniform(0, 255, (3, 1, 1))
+    frame_3HW += random.normal(0, 6, frame_3HW.shape)
+    return np.ascontiguousarray(np.moveaxis(frame_3HW.clip(0, 255).astype(np.uint8), 0, 2))
+
+
+def _reference(network: Network) -> tuple[Network, str]:
+    """Return the network to compare with, and what it is: as published, where its affinities fit into memory."""
+    spec = network.spec
+    pixels = spec.input.height * spec.input.width // MAP_STRIDE**2
+    needed = (len(spec.tasks) + 1) * pixels**2 * 4
+    if needed <= _LARGEST_AFFINITIES:
+        return published(network), f"PyTorch {torch.__version__}, CTAL as published"
+    return published(
+        network, form="exact"
+    ), f"PyTorch {torch.__version__}, exact CTAL (as published it needs {needed / 1e9:.0f} GB)"
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; they arrive as exceptions
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {reason}") from error
+
+
+def _decoded(raw: Maps, spec: ModelSpec, size: tuple[int, int]) -> dict[str, Any]:
+    return {task.name: decode(raw[task.name], task, size) for task in spec.tasks}
+
+
+def _decoded_error(map_HW: Any, wanted_HW: Any) -> float:
+    if map_HW.dtype == np.uint8:
+        return float(np.mean(map_HW != wanted_HW)) if map_HW.shape == wanted_HW.shape else float("inf")
+    return raw_error(map_HW, wanted_HW)
+
+
+def _check(errors: Mapping[str, float], tolerance: float, described: str) -> None:
+    # Written so that NaN fails too.
+    wrong = [f"{task} by {error:.2g}" for task, error in errors.items() if not error <= tolerance]
+    if wrong:
+        raise ExportError(
+            f"the graph does not compute what the checkpoint computes: {', '.join(wrong)} (relative error; "
+            f"at most {tolerance:g} is rounding; reference: {described}). Please report this with the checkpoint's spec"
+        )
