@@ -1,0 +1,253 @@
+"""One frame: image and ground truth of a room."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from emadeploy.data.rooms.camera import Camera, draw_camera
+from emadeploy.data.rooms.classes import UNLABELLED
+from emadeploy.data.rooms.layout import furnish
+from emadeploy.data.rooms.lighting import Lights, draw_lights, openness, visibility
+from emadeploy.data.rooms.raycast import Hits, RayCaster
+from emadeploy.data.rooms.scene import Scene, assemble
+from emadeploy.data.rooms.shading import shade
+from emadeploy.data.rooms.sensor import Sensor, draw_sensor, expose
+
+# Counts up whenever the frames of a seed change, so that no cache mixes two generators.
+GENERATOR_VERSION = 1
+
+# Where the extra rays of a pixel at an outline go, in pixels from its centre.
+_SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+
+
+@dataclass(frozen=True)
+class RoomFrame:
+    """An image with its ground truth; the optical frame has x right, y down, z forward.
+
+    image:      (H, W, 3) uint8 RGB.
+    depth:      (H, W) float32 metres along the optical axis, 0 where unknown.
+    normals:    (H, W, 3) float32 unit, toward the camera, 0 where unknown.
+    semseg:     (H, W) int16, an index into CLASS_NAMES, -1 where unlabelled.
+    edge:       (H, W) uint8, 1 at outlines of things and classes and at jumps in depth.
+    intrinsics: (3, 3) float64 pinhole matrix; pixel centres have integer coordinates.
+    """
+
+    image: np.ndarray
+    depth: np.ndarray
+    normals: np.ndarray
+    semseg: np.ndarray
+    edge: np.ndarray
+    intrinsics: np.ndarray
+
+
+@dataclass(frozen=True)
+class View:
+    """A scene, its light and the camera in it: all of a frame that does not depend on the resolution."""
+
+    scene: Scene
+    caster: RayCaster
+    lights: Lights
+    camera: Camera
+    sensor: Sensor
+    objects: int
+
+
+def draw_view(seed: int, index: int) -> View:
+    """The scene of frame `index` of `seed`, both non-negative; every frame has random streams of its own.
+
+    Raises ValueError for a negative seed or index, BackendMissing where embreex is not installed.
+    """
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed and index must not be negative, got seed {seed}, index {index}")
+    streams = [np.random.Generator(np.random.PCG64(s)) for s in np.random.SeedSequence([seed, index]).spawn(4)]
+    room = furnish(streams[0])
+    scene = assemble(room)
+    caster = RayCaster(scene)
+    camera = draw_camera(streams[1], room, caster)
+    return View(scene, caster, draw_lights(streams[2], room), camera, draw_sensor(streams[3]), room.objects)
+
+
+def _edges(hits: Hits, scene: Scene, depth: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(H, W) uint8: where neighbours belong to other things, or to planes that lie apart; marked on the nearer one."""
+    shape = depth.shape
+    label = np.where(hits.part >= 0, scene.labels[hits.part], UNLABELLED).reshape(shape)
+    thing = np.where(hits.part >= 0, scene.instances[hits.part], -1).reshape(shape)
+    normal = hits.normal.reshape(*shape, 3)
+    result = np.zeros(shape, dtype=np.uint8)
+    for a, b in (
+        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
+        ((slice(None, -1),), (slice(1, None),)),
+    ):
+        step = points[b] - points[a]
+        near = np.minimum(depth[a], depth[b])
+        # A slanted surface is no jump: its neighbour lies in its own plane, seen from one of the two at least.
+        off = np.minimum(np.abs(np.sum(step * normal[a], axis=-1)), np.abs(np.sum(step * normal[b], axis=-1)))
+        jump = (off > 0.03 + 0.01 * near) & (np.abs(depth[a] - depth[b]) > 0.04 * near)
+        found = (label[a] != label[b]) | (thing[a] != thing[b]) | jump
+        first_nearer = depth[a] <= depth[b]
+        result[a] |= (found & first_nearer).astype(np.uint8)
+        result[b] |= (found & ~first_nearer).astype(np.uint8)
+    return result
+
+
+def _taken(hits: Hits, chosen: np.ndarray) -> Hits:
+    return Hits(*(getattr(hits, name)[chosen] for name in ("triangle", "part", "distance", "point", "normal")))
+
+
+def _same_surface(part_a, normal_a, plane_a, part_b, normal_b, plane_b) -> np.ndarray:
+    close = np.abs(plane_a - plane_b) < 0.05
+    return close & (part_a == part_b) & (np.einsum("...c,...c->...", normal_a, normal_b) > 0.9)
+
+
+class _Surfaces:
+    """What tells whether two pixels lie on one surface, as (H, W) maps: part, normal, distance of plane to origin."""
+
+    def __init__(self, hits: Hits, shape: tuple[int, int]) -> None:
+        self.part = hits.part.reshape(shape)
+        self.normal = hits.normal.reshape(*shape, 3).astype(np.float32)
+        self.plane = np.einsum("nc,nc->n", hits.point, hits.normal).reshape(shape).astype(np.float32)
+
+    def match(self, here: tuple, other: "_Surfaces", there: tuple) -> np.ndarray:
+        return _same_surface(
+            self.part[here],
+            self.normal[here],
+            self.plane[here],
+            other.part[there],
+            other.normal[there],
+            other.plane[there],
+        )
+
+
+def _spread(surfaces: _Surfaces, step: int, compute) -> np.ndarray:
+    """Evaluates `compute` (flat pixel indices -> (n, C)) on every `step`-th pixel and interpolates along surfaces.
+
+    Pixels without a computed neighbour on their own surface (chair legs, outlines) are computed themselves.
+    """
+    height, width = surfaces.part.shape
+    everything = np.arange(height * width).reshape(height, width)
+    if step == 1:
+        return compute(everything.ravel()).reshape(height, width, -1)
+    rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
+    grid = np.ix_(rows, columns)
+    coarse = compute(everything[grid].ravel()).reshape(len(rows), len(columns), -1)
+
+    def neighbours(count: int, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        position = np.clip((np.arange(count) - step // 2) / step, 0, len(chosen) - 1)
+        low = np.minimum(position.astype(np.int64), max(len(chosen) - 2, 0))
+        high = np.minimum(low + 1, len(chosen) - 1)
+        share = (position - low).astype(np.float32)
+        return [(low, 1 - share), (high, share)]
+
+    total = np.zeros((height, width, coarse.shape[-1]), dtype=np.float32)
+    weight = np.zeros((height, width), dtype=np.float32)
+    for r, row_share in neighbours(height, rows):
+        for c, column_share in neighbours(width, columns):
+            there = np.ix_(rows[r], columns[c])
+            alike = surfaces.match((slice(None), slice(None)), surfaces, there)
+            w = alike * (row_share[:, None] * column_share[None] + np.float32(1e-3))
+            weight += w
+            total += w[..., None] * coarse[np.ix_(r, c)]
+    total /= np.maximum(weight, 1e-6)[..., None]
+    alone = np.flatnonzero(weight.ravel() == 0)
+    total.reshape(height * width, -1)[alone] = compute(alone)
+    return total
+
+
+def _outlines(surfaces: _Surfaces) -> np.ndarray:
+    """(H, W) bool: pixels with another surface beside them."""
+    result = np.zeros(surfaces.part.shape, dtype=bool)
+    full = slice(None)
+    for a, b in (((full, slice(None, -1)), (full, slice(1, None))), ((slice(None, -1), full), (slice(1, None), full))):
+        other = ~surfaces.match(a, surfaces, b)
+        result[a] |= other
+        result[b] |= other
+    return result
+
+
+class _Renderer:
+    """Colour and ground truth of one view at one resolution."""
+
+    def __init__(self, view: View, height: int, width: int) -> None:
+        self.view, self.height, self.width = view, height, width
+        rows, columns = np.mgrid[:height, :width].reshape(2, -1)
+        self.rays, self.hits = self._cast(columns, rows)
+        self.surfaces = _Surfaces(self.hits, (height, width))
+
+    def _cast(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Hits]:
+        camera = self.view.camera
+        rays = camera.rays(columns, rows, self.height, self.width)
+        return rays, self.view.caster.cast(camera.position, rays @ camera.rotation)
+
+    def _shade(self, rays: np.ndarray, hits: Hits, visible: np.ndarray, open_: np.ndarray) -> np.ndarray:
+        length = np.linalg.norm(rays, axis=1)
+        directions = rays @ self.view.camera.rotation / length[:, None]
+        slope = np.abs(np.einsum("nc,nc->n", directions, hits.normal))
+        focal = self.width / (2 * self.view.camera.half_width)
+        footprint = (hits.distance * length / focal / np.sqrt(np.maximum(slope, 0.05))).astype(np.float32)
+        return shade(self.view.scene, self.view.lights, hits, directions, footprint, visible, open_)
+
+    def radiance(self) -> np.ndarray:
+        """(H, W, 3) float32 linear colour, smooth at outlines."""
+        view, hits, count = self.view, self.hits, self.height * self.width
+
+        def shadows(chosen: np.ndarray) -> np.ndarray:
+            return visibility(view.caster, view.lights, hits.point[chosen], hits.normal[chosen])
+
+        def corners(chosen: np.ndarray) -> np.ndarray:
+            # A fixed arrangement of turns: neighbours look in other directions and average out.
+            spin = (chosen % self.width * 5 + chosen // self.width * 3) % 8 * (np.pi / 4)
+            return openness(view.caster, hits.point[chosen], hits.normal[chosen], spin)[:, None]
+
+        visible = _spread(self.surfaces, max(1, round(self.height / 144)), shadows).reshape(count, -1)
+        open_ = _spread(self.surfaces, max(1, round(self.height / 96)), corners).reshape(count)
+        colour = self._shade(self.rays, hits, visible, open_)
+        outline = np.flatnonzero(_outlines(self.surfaces))
+        colour[outline] = self._smooth(outline, visible, open_)
+        return colour.reshape(self.height, self.width, 3)
+
+    def _smooth(self, chosen: np.ndarray, visible: np.ndarray, open_: np.ndarray) -> np.ndarray:
+        """(n, 3) colours of pixels at outlines from several rays each; light is borrowed from the nearest like pixel."""
+        own = np.repeat(chosen, len(_SUBPIXELS))
+        offsets = np.tile(np.array(_SUBPIXELS), (len(chosen), 1))
+        rows, columns = np.divmod(own, self.width)
+        rays, hits = self._cast(columns + offsets[:, 0], rows + offsets[:, 1])
+        here = _Surfaces(hits, (len(own),))
+        source = own.copy()
+        open_question = np.ones(len(own), dtype=bool)
+        for dr, dc in ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)):
+            todo = np.flatnonzero(open_question)
+            at = (np.clip(rows[todo] + dr, 0, self.height - 1), np.clip(columns[todo] + dc, 0, self.width - 1))
+            alike = here.match((todo,), self.surfaces, at)
+            source[todo[alike]] = (at[0] * self.width + at[1])[alike]
+            open_question[todo[alike]] = False
+        colour = self._shade(rays, hits, visible[source], open_[source])
+        # One very bright sample must not outweigh its dark neighbours, or lamps and windows would grow jagged rims.
+        return np.minimum(colour, 2.0).reshape(len(chosen), len(_SUBPIXELS), 3).mean(axis=1)
+
+
+def render_view(view: View, height: int, width: int) -> RoomFrame:
+    """Image and ground truth of a view at one size."""
+    if height < 8 or width < 8:
+        raise ValueError(f"a frame needs at least 8 x 8 pixels, got {height} x {width}")
+    renderer = _Renderer(view, height, width)
+    hits, scene, camera = renderer.hits, view.scene, view.camera
+    depth = hits.distance.reshape(height, width)
+    normals = (hits.normal @ camera.rotation.T).reshape(height, width, 3)
+    known = hits.part.reshape(height, width) >= 0
+    return RoomFrame(
+        image=expose(view.sensor, renderer.radiance()),
+        depth=depth.astype(np.float32),
+        normals=normals.astype(np.float32),
+        semseg=np.where(known, scene.labels[hits.part].reshape(height, width), UNLABELLED).astype(np.int16),
+        edge=_edges(hits, scene, depth, hits.point.reshape(height, width, 3)),
+        intrinsics=camera.intrinsics(height, width),
+    )
+
+
+def render_room(seed: int, index: int, height: int = 288, width: int = 384) -> RoomFrame:
+    """Frame `index` of the endless sequence `seed`: always the same one, whatever else is rendered.
+
+    The scene and the camera are the same at every size (the horizontal field of view is kept).
+    Raises ValueError for a negative seed or index or a size below 8, BackendMissing where embreex is not installed.
+    """
+    return render_view(draw_view(seed, index), height, width)
