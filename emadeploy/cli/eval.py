@@ -30,11 +30,12 @@ def command(
     from emadeploy.data.source import open_data
     from emadeploy.evaluate.records import read_record, with_gain, write_record
     from emadeploy.evaluate.run import evaluate
+    from emadeploy.runtime.machine import usable_cores
 
     base = read_record(baseline) if baseline else None
     opened = open_network(network)
     with progress("rendering") as report:
-        dataset = open_data(data, split=split, progress=report)
+        dataset = open_data(data, split=split, workers=usable_cores(), progress=report)
     with progress("evaluating") as report:
         record = evaluate(opened.predict, dataset, opened.spec.tasks, report)
     if base is not None:

@@ -18,6 +18,8 @@ from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.spec import STRIDE
 from emadeploy.data.images import ImageFolder
 from emadeploy.data.nyuv2 import SPLITS, open_nyuv2
+from emadeploy.data.rooms.cache import FOLDERS, write_rooms
+from emadeploy.data.rooms.render import GENERATOR_VERSION
 from emadeploy.data.sample import Dataset
 
 FOLDER_KINDS = ("nyuv2", "cityscapes", "pascal-context", "images")
@@ -79,18 +81,25 @@ def parse_data(text: str) -> RoomsData | FolderData:
 
 
 def open_data(
-    text: str, *, split: str = "val", cache_dir: Path | None = None, progress: Progress | None = None
+    text: str,
+    *,
+    split: str = "val",
+    cache_dir: Path | None = None,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Return the data named by ``text``: ``split`` is 'train' or 'val', rooms of the two never being the same.
 
-    Rooms are rendered into ``cache_dir`` (default: :func:`default_cache_dir`) unless they are there already, with a
-    call of ``progress`` after each. Raises SpecError for a text that makes no sense, DataError for data that does not.
+    Rooms are rendered into ``cache_dir`` (default: :func:`default_cache_dir`) unless they are there already, by
+    ``workers`` processes (spawned: more than one needs a main module that can be imported), with a call of
+    ``progress`` after each. Raises SpecError for a text that makes no sense, DataError for data that cannot be used,
+    BackendMissing where the renderer is needed and not installed.
     """
     source = parse_data(text)
     if split not in SPLITS:
         raise SpecError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}")
     if isinstance(source, RoomsData):
-        return _open_rooms(source, split, cache_dir or default_cache_dir(), progress)
+        return _open_rooms(source, split, cache_dir or default_cache_dir(), workers, progress)
     directory = Path(source.directory).expanduser()
     if source.kind == "nyuv2":
         return open_nyuv2(directory, split)
@@ -139,31 +148,26 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def _open_rooms(source: RoomsData, split: str, cache_dir: Path, progress: Progress | None) -> Dataset:
-    from emadeploy.data import rooms  # trimesh: only where rooms are rendered
-
-    folder = cache_dir / "rooms" / f"v{rooms.VERSION}-seed{source.seed}-{source.height}x{source.width}"
-    # Written last, so that a run that was killed half way is not taken for a finished one.
-    finished = folder / f"{split}.count"
+def _open_rooms(source: RoomsData, split: str, cache_dir: Path, workers: int, progress: Progress | None) -> Dataset:
+    folder = cache_dir / "rooms" / f"v{GENERATOR_VERSION}-seed{source.seed}-{source.height}x{source.width}"
     try:
-        if _frames_finished(finished) < source.count:
-            rooms.write_rooms(
+        # Looked up here, so that rooms rendered elsewhere can be read where no renderer is installed.
+        if not _are_rendered(folder / split, source.count):
+            write_rooms(
                 folder,
-                seed=source.seed,
+                # A room depends on its seed and number alone: each split needs a seed of its own.
+                seed=2 * source.seed + SPLITS.index(split),
                 count=source.count,
                 height=source.height,
                 width=source.width,
                 split=split,
+                workers=workers,
                 progress=progress,
             )
-            partial = finished.with_name(f".{finished.name}.{os.getpid()}")
-            partial.write_text(f"{source.count}\n", encoding="ascii")
-            os.replace(partial, finished)
     except OSError as error:
         raise DataError(f"rooms cannot be cached in {folder}: {error}; ${CACHE_VARIABLE} chooses the place") from None
     return open_nyuv2(folder, split, limit=source.count, description=f"{source} {split}")
 
 
-def _frames_finished(record: Path) -> int:
-    text = record.read_text(encoding="ascii", errors="replace").strip() if record.exists() else ""
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
+def _are_rendered(folder: Path, count: int) -> bool:
+    return all((folder / name / f"{index}.npy").exists() for name in FOLDERS for index in range(count))
