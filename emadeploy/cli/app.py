@@ -16,6 +16,9 @@ from emadeploy.contract.errors import EmadeployError
 COMMANDS = {
     "models": "models",
     "eval": "eval",
+    "run": "run",
+    "inspect": "inspect",
+    "doctor": "doctor",
 }
 
 app = typer.Typer(

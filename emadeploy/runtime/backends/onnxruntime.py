@@ -84,8 +84,9 @@ def _options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; warnings about the host's graphics cards are not for a robot's log
-    # Measured on EMA-Net at 288 x 384, fp32: peak memory 536 MB with the pattern planner, whose block comes on top of
-    # what the first run took from the arena; 391 MB without, at the same speed; 475 MB and 7 % slower with no arena.
+    # Measured on emanet-rooms as exported (288 x 384, fp32, one thread): peak memory 437 MB with the pattern planner,
+    # whose block comes on top of what the first run took from the arena; 273 MB without, at the same speed; 304 MB and
+    # 8 % slower without the arena.
     options.enable_mem_pattern = False
     # Worker threads spin within a run, which is what makes it fast, and not after it: 35 ms of a core per frame that
     # the decode, the next frame and the battery can use.

@@ -1,0 +1,111 @@
+"""`emadeploy doctor`: what this machine can do, and what to install for the rest."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from importlib import metadata, util
+from typing import Annotated, Any
+
+import typer
+
+from emadeploy import __version__
+from emadeploy.contract.errors import EmadeployError
+from emadeploy.contract.manifest import TARGETS
+
+#: Package -> the module that it brings, where the names differ.
+_MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-image": "skimage"}
+
+
+def command(as_json: Annotated[bool, typer.Option("--json", help="Print json.")] = False) -> None:
+    """Show what this machine is, which packages are here, and which targets can be exported and run."""
+    from emadeploy.runtime.machine import describe_machine
+
+    record: dict[str, Any] = {
+        "schema": 1,
+        "emadeploy": __version__,
+        "python": platform.python_version(),
+        "machine": describe_machine(),
+        "packages": packages(),
+        "targets": targets(),
+    }
+    if as_json:
+        print(json.dumps(record))
+    else:
+        _print(record)
+
+
+def packages() -> list[dict[str, str | None]]:
+    """Return the optional packages that emadeploy's own metadata name: what is here, and what installs the rest."""
+    try:
+        requirements = metadata.requires("emadeploy") or []
+    except metadata.PackageNotFoundError:  # a bare source tree
+        return []
+    found: dict[str, dict[str, str | None]] = {}
+    for requirement in requirements:
+        match = re.match(r"([\w.-]+)([^;\[]*); extra == ['\"]([\w-]+)['\"]", requirement)
+        if match and match[1] not in found and match[3] != "dev":
+            name, wanted, extra = match[1], match[2].strip(), match[3]
+            line = f"pip install 'emadeploy[{extra}]'"
+            found[name] = {"name": name, "wanted": wanted, "version": _version(name), "install": line}
+    return list(found.values())
+
+
+def targets() -> list[dict[str, str | None]]:
+    """Return per target what keeps it from being exported or run here; ``None`` where nothing does."""
+    from emadeploy.runtime.backends import BACKENDS, opener
+
+    try:
+        from emadeploy.export.stage import BUILDERS
+
+        builders, no_export = tuple(BUILDERS), None
+    except ModuleNotFoundError as error:
+        builders, no_export = (), f"needs {error.name}: pip install 'emadeploy[export]'"
+    later = "not in this version"
+    found = []
+    for target, (engine, _) in TARGETS.items():
+        export = no_export or (None if target in builders else later)
+        run = None if engine in BACKENDS else later
+        try:
+            if engine in BACKENDS:
+                opener(engine)
+        except EmadeployError as error:
+            run = str(error)
+        found.append({"target": target, "export": export, "run": run})
+    return found
+
+
+def _version(package: str) -> str | None:
+    """Return the version of what brings the module of ``package``; ``None`` where nothing does."""
+    module = _MODULES.get(package, package.replace("-", "_"))
+    if util.find_spec(module) is None:
+        return None
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        # Another build of the same module: onnxruntime-gpu, opencv-python, a package of the system.
+        others = metadata.packages_distributions().get(module, [])
+        return f"{metadata.version(others[0])} ({others[0]})" if others else "of unknown version"
+
+
+def _print(record: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    console.print(f"emadeploy {record['emadeploy']}, Python {record['python']}")
+    machine = Table("machine", "", box=box.SIMPLE_HEAD)
+    for key, value in record["machine"].items():
+        machine.add_row(key, Text(", ".join(value) or "none that speeds up int8" if key == "flags" else str(value)))
+    console.print(machine)
+    optional = Table("package", "wanted", "here", box=box.SIMPLE_HEAD)
+    for package in record["packages"]:
+        optional.add_row(package["name"], package["wanted"], Text(package["version"] or f"no: {package['install']}"))
+    console.print(optional)
+    runnable = Table("target", "export", "run", box=box.SIMPLE_HEAD)
+    for target in record["targets"]:
+        runnable.add_row(*(Text(target[key] or "yes") for key in ("target", "export", "run")))
+    console.print(runnable)

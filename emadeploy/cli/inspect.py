@@ -1,0 +1,98 @@
+"""`emadeploy inspect`: everything that an artifact says about itself, and whether its files are intact."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emadeploy.contract.errors import ArtifactError
+from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.plain import to_plain
+from emadeploy.contract.tasks import KINDS
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by export.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print json.")] = False,
+) -> None:
+    """Show what an artifact is: model, tasks, target, sizes, digests, parity, accuracy, origin."""
+    manifest = Manifest.read(artifact)
+    problems = {name: manifest.file_problem(artifact, name) for name in manifest.files}
+    if as_json:
+        facts = {"engine": manifest.engine, "untrained": manifest.untrained, "problems": problems}
+        print(json.dumps({"schema": 1, "path": str(artifact), **facts, "manifest": to_plain(manifest)}))
+    else:
+        _print(manifest, problems)
+    found = [problem for problem in problems.values() if problem]
+    if found:
+        raise ArtifactError("; ".join(found))
+
+
+def _print(manifest: Manifest, problems: Mapping[str, str | None]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    model = manifest.model
+    console.print(f"[bold]{model.name}[/bold] for [bold]{manifest.target}[/bold]", model.description)
+    if manifest.untrained:
+        console.print("[bold red]untrained[/bold red]: random weights, good for timing alone; its maps mean nothing")
+    if manifest.frame_size is not None:
+        height, width = manifest.frame_size
+        takes = f"uint8 frames of {height} x {width} alone; it resizes, normalises and decodes inside"
+    else:
+        takes = f"frames of any size, resized to {model.input.height} x {model.input.width} (height x width)"
+    console.print(f"network {model.network}, backbone {model.backbone}, CTAL {model.ctal.form}; takes {takes}")
+    for columns, rows in _tables(manifest, problems):
+        _print_table(console, columns, rows)
+    for task in model.tasks:
+        if task.class_names:
+            console.print(f"classes of {task.name}, from 0: {', '.join(task.class_names)}", markup=False)
+
+
+def _tables(manifest: Manifest, problems: Mapping[str, str | None]) -> Iterator[tuple[list[str], list[list[str]]]]:
+    tasks = []
+    for task in manifest.model.tasks:
+        invalid = "none" if task.invalid is None else f"{task.invalid:g}"
+        unit = task.unit or f"class, of {task.channels}"
+        tasks.append([task.name, unit, task.direction or "", task.frame or "", KINDS[task.kind].dtype, invalid])
+    yield ["task", "unit", "direction", "frame", "type", "invalid"], tasks
+    tensors = [("input", tensor) for tensor in manifest.inputs] + [("output", tensor) for tensor in manifest.outputs]
+    rows = [[what, t.name, t.dtype, " x ".join(map(str, t.shape)), t.layout] for what, t in tensors]
+    yield ["tensor", "name", "type", "shape", "layout"], rows
+    files = [[n, f"{r.bytes / 1e6:.2f}", problems[n] or "ok", r.sha256[:12]] for n, r in manifest.files.items()]
+    yield ["file", "MB", "digest", "sha256"], files
+    # What is nested in these is up to the stages that write them: shown as it is, key by key.
+    facts = []
+    for title in ("precision", "parity", "accuracy", "calibration", "source", "graph", "versions"):
+        none = ("not measured" if title in ("parity", "accuracy") else "none", "")
+        flat = list(_flat(getattr(manifest, title) or {})) or [none]
+        facts += [[title if index == 0 else "", key, value] for index, (key, value) in enumerate(flat)]
+    yield ["facts", "", ""], facts
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", f"{value:.6g}"
+        else:
+            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _print_table(console: Any, columns: list[str], rows: list[list[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # Text, because names and paths may hold the brackets of rich's markup.
+        table.add_row(*map(Text, row))
+    console.print(table)
