@@ -112,8 +112,8 @@ def write_rooms(
 ) -> Path:
     """Writes frames 0 to `count - 1` of `seed` under `directory`; frames that are there already are kept.
 
-    `workers` above 1 renders in spawned processes; the files are the same. `progress(done, count)` is called after every
-    frame, and once at the start with the number of frames found.
+    `workers` above 1 renders in spawned processes; the files are the same. `progress(done, count)` is called once at
+    the start, with the number of frames found, and after every frame.
     Returns the directory. Raises DataError where the directory holds rooms of another seed, size or generator version
     under this split, ValueError for a count or a number of workers below 1, BackendMissing without embreex.
     """

@@ -17,8 +17,13 @@ _CLEARANCE = 0.25  # metres that the camera keeps from every piece and wall
 
 @dataclass(frozen=True)
 class Camera:
-    """position (3,) metres and rotation (3, 3), whose rows are the optical axes x, y, z in the room's frame.
-    half_width: tangent of half the horizontal field of view. shift: principal point, in image widths from the middle."""
+    """A pinhole camera in a room.
+
+    position:   (3,) metres.
+    rotation:   (3, 3), its rows the optical axes x, y, z in the room's frame.
+    half_width: tangent of half the horizontal field of view.
+    shift:      principal point, in image widths right of and below the middle.
+    """
 
     position: np.ndarray
     rotation: np.ndarray
@@ -86,7 +91,7 @@ def _merit(caster: RayCaster, camera: Camera) -> float:
     things = ~np.isin(labels, (WALL, FLOOR, CEILING))
     kinds = sum(np.count_nonzero(labels == k) >= 2 for k in np.unique(labels))
     instances = len(np.unique(caster.scene.instances[hits.part[met]][things]))
-    parts = (kinds / 5, instances / 4, things.mean() / 0.18, near / 0.45, middle / 1.3, (far - near) / 1.2)
+    parts = (kinds / 6, instances / 7, things.mean() / 0.25, near / 0.45, middle / 1.3, (far - near) / 1.2)
     return float(min(1.0, *parts))
 
 

@@ -38,8 +38,10 @@ def _surface(rings: np.ndarray) -> np.ndarray:
     a, b = rings[:-1], rings[1:]
     a_next, b_next = np.roll(a, -1, axis=1), np.roll(b, -1, axis=1)
     triangles = np.stack([np.stack([a, a_next, b_next], axis=2), np.stack([a, b_next, b], axis=2)]).reshape(-1, 3, 3)
-    area = np.linalg.norm(np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]), axis=1)
-    return triangles[area > 1e-10]
+    # At the poles of a shape corners fall together.
+    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    flat = (a == b).all(axis=1) | (b == c).all(axis=1) | (a == c).all(axis=1)
+    return triangles[~flat]
 
 
 def lathe(profile: Sequence[tuple[float, float]], segments: int = 20) -> np.ndarray:

@@ -33,10 +33,10 @@ class _Furnisher:
         self.shell = shell
         self.placed = build_shell(rng, shell)
         self.things: list[Placed] = []
-        self.target = int(rng.integers(MIN_OBJECTS + 3, MAX_OBJECTS + 1))
+        self.target = int(rng.integers(MIN_OBJECTS + 5, MAX_OBJECTS + 1))
         self._instance = FIRST_FREE + sum(len(openings) for openings in shell.openings)
-        # Which box each instance keeps for itself.
-        self._taken: dict[int, np.ndarray] = {}
+        # Which box each instance keeps for itself; an infinite one meets nothing.
+        self._taken = np.full((128, 2, 3), np.inf)
         windows = [(wall, o) for wall, openings in enumerate(shell.openings) for o in openings]
         for k, (wall, o) in enumerate(windows):
             self._taken[FIRST_FREE + k] = self._zone(wall, o.u0, o.u1, 0.25, o.z0, o.z1)
@@ -64,14 +64,13 @@ class _Furnisher:
             return False
         low, high = candidate.box
         half = np.array([self.shell.width / 2, self.shell.depth / 2])
-        if np.any(low[:2] < -half - 1e-6) or np.any(high[:2] > half + 1e-6) or high[2] > self.shell.height:
+        if (low[:2] < -half - 1e-6).any() or (high[:2] > half + 1e-6).any() or high[2] > self.shell.height:
             return False
-        for instance, taken in self._taken.items():
-            if instance == ignore:
-                continue
-            if np.all(low - margin < taken[1]) and np.all(taken[0] < high + margin):
-                return False
-        return True
+        taken = self._taken
+        meets = ((taken[:, 1] > low - margin) & (taken[:, 0] < high + margin)).all(axis=1)
+        if ignore >= 0:
+            meets[ignore] = False
+        return not meets.any()
 
     def against_wall(self, piece: Piece, tries: int = 25, wall: int | None = None) -> Placed | None:
         """Back to a wall, anywhere along it."""

@@ -9,6 +9,9 @@ from emadeploy.data.rooms.materials import colour
 from emadeploy.data.rooms.raycast import RayCaster
 
 MAX_LAMPS = 4
+# Neighbouring pixels look toward different points of a window and in different directions, in this many ways; the
+# renderer then averages neighbours on one surface, which has the effect of that many more rays.
+PHASES = 4
 _LIFT = 2e-3  # metres by which shadow rays start above their surface
 
 
@@ -17,7 +20,8 @@ class Light:
     """One source. A lamp has a position; a window a position and the direction it faces; the sun only a direction.
 
     power:   (3,) linear RGB. Lamp: irradiance at one metre. Window: radiance times area. Sun: irradiance.
-    samples: (S, 3) points that shadow rays go to, or for the sun (1, 3) the direction toward it.
+    samples: (S, 3) points that shadow rays go to, or for the sun (1, 3) the direction toward it. Where there are
+             several, every one of the `PHASES` takes its own equal share of them.
     facing:  (3,) unit, or None.
     leak:    share of the light that comes through all the same, for lamps behind a shade.
     """
@@ -62,7 +66,13 @@ def draw_lights(rng: np.random.Generator, room: Room) -> Lights:
         yaw = shell.wall_yaw(wall)
         inward = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
         for o in openings:
-            spots = [(o.u0 + o.width * a, o.z0 + o.height * b) for a in (0.2, 0.8) for b in (0.25, 0.75)]
+            # Each phase has its own four points: together a 4 x 4 grid over the pane.
+            spots = [
+                (o.u0 + o.width * (a + da), o.z0 + o.height * (b + db))
+                for da, db in ((0.0, 0.0), (0.25, 0.25), (0.0, 0.25), (0.25, 0.0))
+                for a in (0.125, 0.625)
+                for b in (0.125, 0.625)
+            ]
             samples = np.array([shell.on_wall(wall, u, 0.01, z) for u, z in spots])
             sources.append(Light("window", sky * o.width * o.height, samples, inward))
             facings.append(yaw)
@@ -78,18 +88,23 @@ def draw_lights(rng: np.random.Generator, room: Room) -> Lights:
     return Lights(tuple(sources), ambient * rng.uniform(0.8, 1.1), ambient * rng.uniform(0.6, 0.9))
 
 
-def visibility(caster: RayCaster, lights: Lights, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """(N, L) float32 in [0, 1]: the share of each source that N surface points see."""
+def visibility(
+    caster: RayCaster, lights: Lights, points: np.ndarray, normals: np.ndarray, phase: np.ndarray
+) -> np.ndarray:
+    """(N, L) float32 in [0, 1]: the share of each source that N surface points of given `phase` (N,) int see."""
     starts = points + normals * _LIFT
     result = np.zeros((len(points), len(lights.sources)), dtype=np.float32)
     for k, light in enumerate(lights.sources):
-        for sample in light.samples:
+        several = len(light.samples) > 1
+        rounds = len(light.samples) // PHASES if several else 1
+        for turn in range(rounds):
+            sample = light.samples[phase * rounds + turn] if several else light.samples[0]
             way = np.broadcast_to(sample, starts.shape) if light.kind == "sun" else sample - starts
             # Rays into the surface need no casting.
             ahead = np.flatnonzero(np.einsum("nc,nc->n", way, normals) > 0)
             reach = 50.0 if light.kind == "sun" else 1.0
             result[ahead, k] += caster.free(starts[ahead], way[ahead], reach)
-        result[:, k] = light.leak + (1 - light.leak) * result[:, k] / len(light.samples)
+        result[:, k] = light.leak + (1 - light.leak) * result[:, k] / rounds
     return result
 
 
@@ -105,10 +120,10 @@ def _dome(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def openness(
-    caster: RayCaster, points: np.ndarray, normals: np.ndarray, spin: np.ndarray, count: int = 12
+    caster: RayCaster, points: np.ndarray, normals: np.ndarray, phase: np.ndarray, count: int = 10
 ) -> np.ndarray:
-    """(N,) float32 in [0, 1]: how much of the surroundings N surface points see; `spin` (N,) radians decorrelates
-    neighbours."""
+    """(N,) float32 in [0, 1]: how much of their surroundings N surface points of given `phase` (N,) int see."""
+    spin = phase * (2 * np.pi / PHASES / 3)
     helper = np.where(np.abs(normals[:, 2:]) < 0.9, np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))
     side = np.cross(normals, helper)
     side /= np.linalg.norm(side, axis=1, keepdims=True)
@@ -118,7 +133,7 @@ def openness(
     starts = (points + normals * _LIFT).astype(np.float32)
     side, other, up = (a.astype(np.float32) for a in (side, other, normals))
     seen = np.zeros(len(points), dtype=np.float32)
-    for (x, y, z), reach in zip(*_dome(count)):
+    for (x, y, z), reach in zip(*_dome(count), strict=True):
         seen += caster.free(starts, np.float32(x) * side + np.float32(y) * other + np.float32(z) * up, reach)
     return seen / count
 

@@ -79,7 +79,8 @@ class Placed:
     @cached_property
     def box(self) -> np.ndarray:
         """(2, 3): the lowest and highest corner of an upright box around it in the room."""
-        (x0, y0, z0), (x1, y1, z1) = self.piece.bounds
-        corners = np.array([[x, y, z] for x in (x0, x1) for y in (y0, y1) for z in (z0, z1)])
-        placed = self.to_room(corners)
-        return np.stack([placed.min(axis=0), placed.max(axis=0)])
+        low, high = self.piece.bounds
+        middle, half = self.to_room((low + high) / 2), (high - low) / 2
+        cos, sin = abs(np.cos(self.yaw)), abs(np.sin(self.yaw))
+        reach = np.array([cos * half[0] + sin * half[1], sin * half[0] + cos * half[1], half[2]])
+        return np.stack([middle - reach, middle + reach])

@@ -10,8 +10,9 @@ from emadeploy.data.rooms.layout import furnish
 from emadeploy.data.rooms.lighting import Lights, draw_lights, openness, visibility
 from emadeploy.data.rooms.raycast import Hits, RayCaster
 from emadeploy.data.rooms.scene import Scene, assemble
-from emadeploy.data.rooms.shading import shade
 from emadeploy.data.rooms.sensor import Sensor, draw_sensor, expose
+from emadeploy.data.rooms.shading import shade
+from emadeploy.data.rooms.surfaces import NEIGHBOURS, Surfaces, spread
 
 # Counts up whenever the frames of a seed change, so that no cache mixes two generators.
 GENERATOR_VERSION = 1
@@ -67,100 +68,23 @@ def draw_view(seed: int, index: int) -> View:
     return View(scene, caster, draw_lights(streams[2], room), camera, draw_sensor(streams[3]), room.objects)
 
 
-def _edges(hits: Hits, scene: Scene, depth: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _edges(hits: Hits, scene: Scene, depth: np.ndarray) -> np.ndarray:
     """(H, W) uint8: where neighbours belong to other things, or to planes that lie apart; marked on the nearer one."""
     shape = depth.shape
     label = np.where(hits.part >= 0, scene.labels[hits.part], UNLABELLED).reshape(shape)
     thing = np.where(hits.part >= 0, scene.instances[hits.part], -1).reshape(shape)
-    normal = hits.normal.reshape(*shape, 3)
+    normal, point = hits.normal.reshape(*shape, 3), hits.point.reshape(*shape, 3)
     result = np.zeros(shape, dtype=np.uint8)
-    for a, b in (
-        ((slice(None), slice(None, -1)), (slice(None), slice(1, None))),
-        ((slice(None, -1),), (slice(1, None),)),
-    ):
-        step = points[b] - points[a]
+    for a, b in NEIGHBOURS:
+        step = point[b] - point[a]
         near = np.minimum(depth[a], depth[b])
         # A slanted surface is no jump: its neighbour lies in its own plane, seen from one of the two at least.
-        off = np.minimum(np.abs(np.sum(step * normal[a], axis=-1)), np.abs(np.sum(step * normal[b], axis=-1)))
-        jump = (off > 0.03 + 0.01 * near) & (np.abs(depth[a] - depth[b]) > 0.04 * near)
+        off_a, off_b = (np.abs(np.einsum("hwc,hwc->hw", step, normal[side])) for side in (a, b))
+        jump = (np.minimum(off_a, off_b) > 0.03 + 0.01 * near) & (np.abs(depth[a] - depth[b]) > 0.04 * near)
         found = (label[a] != label[b]) | (thing[a] != thing[b]) | jump
         first_nearer = depth[a] <= depth[b]
-        result[a] |= (found & first_nearer).astype(np.uint8)
-        result[b] |= (found & ~first_nearer).astype(np.uint8)
-    return result
-
-
-def _taken(hits: Hits, chosen: np.ndarray) -> Hits:
-    return Hits(*(getattr(hits, name)[chosen] for name in ("triangle", "part", "distance", "point", "normal")))
-
-
-def _same_surface(part_a, normal_a, plane_a, part_b, normal_b, plane_b) -> np.ndarray:
-    close = np.abs(plane_a - plane_b) < 0.05
-    return close & (part_a == part_b) & (np.einsum("...c,...c->...", normal_a, normal_b) > 0.9)
-
-
-class _Surfaces:
-    """What tells whether two pixels lie on one surface, as (H, W) maps: part, normal, distance of plane to origin."""
-
-    def __init__(self, hits: Hits, shape: tuple[int, int]) -> None:
-        self.part = hits.part.reshape(shape)
-        self.normal = hits.normal.reshape(*shape, 3).astype(np.float32)
-        self.plane = np.einsum("nc,nc->n", hits.point, hits.normal).reshape(shape).astype(np.float32)
-
-    def match(self, here: tuple, other: "_Surfaces", there: tuple) -> np.ndarray:
-        return _same_surface(
-            self.part[here],
-            self.normal[here],
-            self.plane[here],
-            other.part[there],
-            other.normal[there],
-            other.plane[there],
-        )
-
-
-def _spread(surfaces: _Surfaces, step: int, compute) -> np.ndarray:
-    """Evaluates `compute` (flat pixel indices -> (n, C)) on every `step`-th pixel and interpolates along surfaces.
-
-    Pixels without a computed neighbour on their own surface (chair legs, outlines) are computed themselves.
-    """
-    height, width = surfaces.part.shape
-    everything = np.arange(height * width).reshape(height, width)
-    if step == 1:
-        return compute(everything.ravel()).reshape(height, width, -1)
-    rows, columns = np.arange(step // 2, height, step), np.arange(step // 2, width, step)
-    grid = np.ix_(rows, columns)
-    coarse = compute(everything[grid].ravel()).reshape(len(rows), len(columns), -1)
-
-    def neighbours(count: int, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        position = np.clip((np.arange(count) - step // 2) / step, 0, len(chosen) - 1)
-        low = np.minimum(position.astype(np.int64), max(len(chosen) - 2, 0))
-        high = np.minimum(low + 1, len(chosen) - 1)
-        share = (position - low).astype(np.float32)
-        return [(low, 1 - share), (high, share)]
-
-    total = np.zeros((height, width, coarse.shape[-1]), dtype=np.float32)
-    weight = np.zeros((height, width), dtype=np.float32)
-    for r, row_share in neighbours(height, rows):
-        for c, column_share in neighbours(width, columns):
-            there = np.ix_(rows[r], columns[c])
-            alike = surfaces.match((slice(None), slice(None)), surfaces, there)
-            w = alike * (row_share[:, None] * column_share[None] + np.float32(1e-3))
-            weight += w
-            total += w[..., None] * coarse[np.ix_(r, c)]
-    total /= np.maximum(weight, 1e-6)[..., None]
-    alone = np.flatnonzero(weight.ravel() == 0)
-    total.reshape(height * width, -1)[alone] = compute(alone)
-    return total
-
-
-def _outlines(surfaces: _Surfaces) -> np.ndarray:
-    """(H, W) bool: pixels with another surface beside them."""
-    result = np.zeros(surfaces.part.shape, dtype=bool)
-    full = slice(None)
-    for a, b in (((full, slice(None, -1)), (full, slice(1, None))), ((slice(None, -1), full), (slice(1, None), full))):
-        other = ~surfaces.match(a, surfaces, b)
-        result[a] |= other
-        result[b] |= other
+        result[a] |= found & first_nearer
+        result[b] |= found & ~first_nearer
     return result
 
 
@@ -171,7 +95,7 @@ class _Renderer:
         self.view, self.height, self.width = view, height, width
         rows, columns = np.mgrid[:height, :width].reshape(2, -1)
         self.rays, self.hits = self._cast(columns, rows)
-        self.surfaces = _Surfaces(self.hits, (height, width))
+        self.surfaces = Surfaces(self.hits, (height, width))
 
     def _cast(self, columns: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, Hits]:
         camera = self.view.camera
@@ -190,28 +114,26 @@ class _Renderer:
         """(H, W, 3) float32 linear colour, smooth at outlines."""
         view, hits, count = self.view, self.hits, self.height * self.width
 
-        def shadows(chosen: np.ndarray) -> np.ndarray:
-            return visibility(view.caster, view.lights, hits.point[chosen], hits.normal[chosen])
+        def shadows(pixel: np.ndarray, phase: np.ndarray) -> np.ndarray:
+            return visibility(view.caster, view.lights, hits.point[pixel], hits.normal[pixel], phase)
 
-        def corners(chosen: np.ndarray) -> np.ndarray:
-            # A fixed arrangement of turns: neighbours look in other directions and average out.
-            spin = (chosen % self.width * 5 + chosen // self.width * 3) % 8 * (np.pi / 4)
-            return openness(view.caster, hits.point[chosen], hits.normal[chosen], spin)[:, None]
+        def corners(pixel: np.ndarray, phase: np.ndarray) -> np.ndarray:
+            return openness(view.caster, hits.point[pixel], hits.normal[pixel], phase)[:, None]
 
-        visible = _spread(self.surfaces, max(1, round(self.height / 144)), shadows).reshape(count, -1)
-        open_ = _spread(self.surfaces, max(1, round(self.height / 96)), corners).reshape(count)
+        visible = spread(self.surfaces, max(1, round(self.height / 144)), shadows).reshape(count, -1)
+        open_ = spread(self.surfaces, max(1, round(self.height / 96)), corners).reshape(count)
         colour = self._shade(self.rays, hits, visible, open_)
-        outline = np.flatnonzero(_outlines(self.surfaces))
+        outline = np.flatnonzero(self.surfaces.outlines())
         colour[outline] = self._smooth(outline, visible, open_)
         return colour.reshape(self.height, self.width, 3)
 
     def _smooth(self, chosen: np.ndarray, visible: np.ndarray, open_: np.ndarray) -> np.ndarray:
-        """(n, 3) colours of pixels at outlines from several rays each; light is borrowed from the nearest like pixel."""
+        """(n, 3) colours of pixels at outlines, from several rays each; their light is that of a like pixel nearby."""
         own = np.repeat(chosen, len(_SUBPIXELS))
         offsets = np.tile(np.array(_SUBPIXELS), (len(chosen), 1))
         rows, columns = np.divmod(own, self.width)
         rays, hits = self._cast(columns + offsets[:, 0], rows + offsets[:, 1])
-        here = _Surfaces(hits, (len(own),))
+        here = Surfaces(hits, (len(own),))
         source = own.copy()
         open_question = np.ones(len(own), dtype=bool)
         for dr, dc in ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)):
@@ -239,7 +161,7 @@ def render_view(view: View, height: int, width: int) -> RoomFrame:
         depth=depth.astype(np.float32),
         normals=normals.astype(np.float32),
         semseg=np.where(known, scene.labels[hits.part].reshape(height, width), UNLABELLED).astype(np.int16),
-        edge=_edges(hits, scene, depth, hits.point.reshape(height, width, 3)),
+        edge=_edges(hits, scene, depth),
         intrinsics=camera.intrinsics(height, width),
     )
 

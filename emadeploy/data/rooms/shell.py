@@ -5,6 +5,7 @@ piece of its own, seen from inside: x to the right along it, y out of it into th
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -73,16 +74,14 @@ def _wall(length: float, height: float, openings: tuple[Opening, ...]) -> np.nda
     cuts_u = sorted({-length / 2, length / 2, *(u for o in openings for u in (o.u0, o.u1))})
     cuts_z = sorted({0.0, height, *(z for o in openings for z in (o.z0, o.z1))})
     shapes = []
-    for u0, u1 in zip(cuts_u[:-1], cuts_u[1:]):
-        for z0, z1 in zip(cuts_z[:-1], cuts_z[1:]):
+    for u0, u1 in pairwise(cuts_u):
+        for z0, z1 in pairwise(cuts_z):
             u, z = (u0 + u1) / 2, (z0 + z1) / 2
             if not any(o.u0 < u < o.u1 and o.z0 < z < o.z1 for o in openings):
                 shapes.append(g.quad((u0, 0, z0), (u1 - u0, 0, 0), (0, 0, z1 - z0)))
     for o in openings:
-        for z in (o.z0, o.z1):
-            shapes.append(g.quad((o.u0, 0, z), (o.width, 0, 0), (0, -o.reveal, 0)))
-        for u in (o.u0, o.u1):
-            shapes.append(g.quad((u, 0, o.z0), (0, 0, o.height), (0, -o.reveal, 0)))
+        shapes += [g.quad((o.u0, 0, z), (o.width, 0, 0), (0, -o.reveal, 0)) for z in (o.z0, o.z1)]
+        shapes += [g.quad((u, 0, o.z0), (0, 0, o.height), (0, -o.reveal, 0)) for u in (o.u0, o.u1)]
     return g.joined(*shapes)
 
 

@@ -114,7 +114,7 @@ def _fronts(
     # Doors in pairs have their handles next to each other.
     shift = [cell_w * 0.38 * (1 if k // rows % 2 == 0 else -1) if tall else 0.0 for k in range(len(at))]
     lift = 0.0 if tall else cell_h * float(rng.choice([0.0, 0.25]))
-    handles = g.boxes([(x + s, front + 0.022, z + lift) for (x, z), s in zip(at, shift)], [grip] * len(at))
+    handles = g.boxes([(x + s, front + 0.022, z + lift) for (x, z), s in zip(at, shift, strict=True)], [grip] * len(at))
     return panels, handles
 
 
