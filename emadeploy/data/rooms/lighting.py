@@ -66,12 +66,11 @@ def draw_lights(rng: np.random.Generator, room: Room) -> Lights:
         yaw = shell.wall_yaw(wall)
         inward = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
         for o in openings:
-            # Each phase has its own four points: together a 4 x 4 grid over the pane.
+            # Each phase has two points of its own, far apart: together a 4 x 2 grid over the pane, slightly skewed.
             spots = [
-                (o.u0 + o.width * (a + da), o.z0 + o.height * (b + db))
-                for da, db in ((0.0, 0.0), (0.25, 0.25), (0.0, 0.25), (0.25, 0.0))
-                for a in (0.125, 0.625)
-                for b in (0.125, 0.625)
+                (o.u0 + o.width * (0.125 + (k % 4 + 2 * half) % 4 / 4), o.z0 + o.height * (0.2 + 0.5 * half + 0.03 * k))
+                for k in range(PHASES)
+                for half in (0, 1)
             ]
             samples = np.array([shell.on_wall(wall, u, 0.01, z) for u, z in spots])
             sources.append(Light("window", sky * o.width * o.height, samples, inward))
@@ -120,7 +119,7 @@ def _dome(count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def openness(
-    caster: RayCaster, points: np.ndarray, normals: np.ndarray, phase: np.ndarray, count: int = 10
+    caster: RayCaster, points: np.ndarray, normals: np.ndarray, phase: np.ndarray, count: int = 9
 ) -> np.ndarray:
     """(N,) float32 in [0, 1]: how much of their surroundings N surface points of given `phase` (N,) int see."""
     spin = phase * (2 * np.pi / PHASES / 3)

@@ -83,7 +83,7 @@ def wood(rng: np.random.Generator) -> Material:
 
 
 def painted(rng: np.random.Generator, *moods: str) -> Material:
-    base = colour(rng, *(moods or ("pale", "grey", "muted", "vivid", "earth")))
+    base = colour(rng, *(moods or ("pale", "pale", "grey", "muted", "muted", "vivid", "earth")))
     return Material("plain", (base, scaled(base, 0.93)), 0.5, gloss=float(rng.uniform(0.0, 0.4)), seed=_seed(rng))
 
 
@@ -207,13 +207,14 @@ def screen(rng: np.random.Generator, width: float, height: float) -> Material:
 def outdoors(rng: np.random.Generator, brightness: float) -> Material:
     """The view through every window of a room; `brightness` 0.05 (night) to about 3 (noon)."""
     sky = colour(rng, "pale", "pale", "muted")
+    leaves = (rng.uniform(0.06, 0.25), rng.uniform(0.11, 0.22), rng.uniform(0.03, 0.09))
     blue = (sky[0] * 0.55, sky[1] * 0.75, sky[2])
     colours = (
         blue,
         (0.9, 0.9, 0.88),
         colour(rng, "grey", "earth"),
         scaled(colour(rng, "earth", "muted"), 0.6),
-        (0.08, 0.2, 0.05),
+        leaves,
     )
     return Material("outdoors", colours, scale=rng.uniform(0.06, 0.2), glow=brightness, seed=_seed(rng))
 

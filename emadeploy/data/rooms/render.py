@@ -15,10 +15,10 @@ from emadeploy.data.rooms.shading import shade
 from emadeploy.data.rooms.surfaces import NEIGHBOURS, Surfaces, spread
 
 # Counts up whenever the frames of a seed change, so that no cache mixes two generators.
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 
-# Where the extra rays of a pixel at an outline go, in pixels from its centre.
-_SUBPIXELS = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
+# Where the extra rays of a pixel at an outline go, in pixels from its centre; the centre itself counts as one more.
+_SUBPIXELS = ((-0.38, -0.14), (0.3, -0.3), (0.08, 0.4))
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class _Renderer:
         open_ = spread(self.surfaces, max(1, round(self.height / 96)), corners).reshape(count)
         colour = self._shade(self.rays, hits, visible, open_)
         outline = np.flatnonzero(self.surfaces.outlines())
-        colour[outline] = self._smooth(outline, visible, open_)
+        colour[outline] = self._smooth(outline, colour[outline], visible, open_)
         return colour.reshape(self.height, self.width, 3)
 
-    def _smooth(self, chosen: np.ndarray, visible: np.ndarray, open_: np.ndarray) -> np.ndarray:
+    def _smooth(self, chosen: np.ndarray, centre: np.ndarray, visible: np.ndarray, open_: np.ndarray) -> np.ndarray:
         """(n, 3) colours of pixels at outlines, from several rays each; their light is that of a like pixel nearby."""
         own = np.repeat(chosen, len(_SUBPIXELS))
         offsets = np.tile(np.array(_SUBPIXELS), (len(chosen), 1))
@@ -144,7 +144,8 @@ class _Renderer:
             open_question[todo[alike]] = False
         colour = self._shade(rays, hits, visible[source], open_[source])
         # One very bright sample must not outweigh its dark neighbours, or lamps and windows would grow jagged rims.
-        return np.minimum(colour, 2.0).reshape(len(chosen), len(_SUBPIXELS), 3).mean(axis=1)
+        extra = np.minimum(colour, 2.0).reshape(len(chosen), len(_SUBPIXELS), 3).sum(axis=1)
+        return (np.minimum(centre, 2.0) + extra) / np.float32(len(_SUBPIXELS) + 1)
 
 
 def render_view(view: View, height: int, width: int) -> RoomFrame:

@@ -37,7 +37,8 @@ def expose(sensor: Sensor, radiance: np.ndarray) -> np.ndarray:
     y, x = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)[None]
     falloff = 1 - sensor.vignette * (x * x + y * y) / 2
     light = radiance * (gain * sensor.key / level).astype(np.float32) * falloff[..., None].astype(np.float32)
-    display = (1 - np.exp(-light)) ** np.float32(1 / 2.2)
+    # A shoulder for the highlights, then a display gamma of 2: a square root is far faster than a power of 1 / 2.2.
+    display = np.sqrt(1 - np.exp(-light))
     noise = np.random.Generator(np.random.PCG64(sensor.seed)).standard_normal(display.shape, dtype=np.float32)
     # Photon noise grows with the light, read noise does not; after the tone curve both show most in the dark.
     display += noise * np.float32(sensor.noise) * (1.5 - display)

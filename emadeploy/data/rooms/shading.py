@@ -61,19 +61,24 @@ def shade(
     normals, points, view = (a.astype(np.float32) for a in (hits.normal, hits.point, rays))
     gloss = np.array([m.gloss for m in scene.materials], dtype=np.float32)[hits.part]
     glow = np.array([m.glow for m in scene.materials], dtype=np.float32)[hits.part]
-    up = (0.5 + 0.5 * normals[:, 2:]) * np.float32(1)
-    ambient = lights.ambient_up.astype(np.float32) * (1 - up) + lights.ambient_down.astype(np.float32) * up
-    light_in = ambient * (openness**1.3)[:, None]
+    powers = np.array([light.power for light in lights.sources], dtype=np.float32).reshape(-1, 3)
+    received = np.zeros((len(base), len(powers)), dtype=np.float32)
+    shine = np.zeros_like(received)
     # Mirror direction of the eye ray, for the highlights of glossy surfaces.
-    mirrored = view - 2 * np.einsum("nc,nc->n", view, normals)[:, None] * normals
-    shine = np.zeros_like(base)
     glossy = np.flatnonzero(gloss > 0.02)
+    facing = np.einsum("nc,nc->n", view[glossy], normals[glossy])
+    mirrored = view[glossy] - 2 * facing[:, None] * normals[glossy]
     for k, light in enumerate(lights.sources):
         factor, way = irradiance(light, points, normals)
-        factor = factor * visible[:, k]
-        power = light.power.astype(np.float32)
-        light_in += factor[:, None] * power
-        near = np.maximum(np.einsum("nc,nc->n", way[glossy], mirrored[glossy]), 0)
-        sharp = (5 + 60 * gloss[glossy]) if light.kind == "window" else (15 + 120 * gloss[glossy])
-        shine[glossy] += (near**sharp * visible[glossy, k] * gloss[glossy] * 0.25)[:, None] * power
-    return np.where((glow > 0)[:, None], base * glow[:, None] + 0.3 * base * light_in, base * light_in + shine)
+        received[:, k] = factor * visible[:, k]
+        near = np.einsum("nc,nc->n", way[glossy], mirrored)
+        # Further off than this even the broadest highlight is black.
+        lit = np.flatnonzero(near > 0.6)
+        at = glossy[lit]
+        sharp = (5 + 60 * gloss[at]) if light.kind == "window" else (15 + 120 * gloss[at])
+        shine[at, k] = near[lit] ** sharp * visible[at, k] * gloss[at] * 0.25
+    up = 0.5 + 0.5 * normals[:, 2:]
+    ambient = lights.ambient_up.astype(np.float32) * (1 - up) + lights.ambient_down.astype(np.float32) * up
+    light_in = received @ powers + ambient * (openness**1.3)[:, None]
+    # What glows looks the same from all sides, and is lit a little as well.
+    return base * (light_in * np.where(glow > 0, 0.3, 1.0)[:, None].astype(np.float32) + glow[:, None]) + shine @ powers

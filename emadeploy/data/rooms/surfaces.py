@@ -44,10 +44,10 @@ class Surfaces:
         return result
 
     def _every(self, rows: np.ndarray, columns: np.ndarray) -> "Surfaces":
-        grid = np.ix_(rows, columns)
         picked = object.__new__(Surfaces)
         picked.shape = (len(rows), len(columns))
-        picked.part, picked.normal, picked.plane = self.part[grid], self.normal[grid], self.plane[grid]
+        # Rows first, then columns: much faster than one two-dimensional pick.
+        picked.part, picked.normal, picked.plane = (a[rows][:, columns] for a in (self.part, self.normal, self.plane))
         return picked
 
 

@@ -270,12 +270,11 @@ def outdoors(m: Material, p: Points) -> np.ndarray:
         panes = (_cell(azimuth / width * 9) & 1) & (_cell(elevation * 45) & 1)
         facade = tone * (0.45 + 0.3 * _hash(house, 4 + layer, m.seed) - 0.12 * panes)[:, None]
         result = np.where((elevation < roof)[:, None], facade, result)
-    crown = (
-        -0.12
-        + 0.25 * _noise(azimuth * 4, azimuth * 0, m.seed + 1)
-        + 0.05 * _noise(azimuth * 25, elevation * 25, m.seed)
-    )
-    tree = leaves * (0.4 + _noise(azimuth * 40, elevation * 40, m.seed + 2))[:, None]
+    tall = (m.seed % 53) / 53 * 0.35 - 0.28
+    crown = tall + 0.3 * _noise(azimuth * 4, azimuth * 0, m.seed + 1)
+    crown += 0.06 * _noise(azimuth * 30, elevation * 30, m.seed)
+    clumps, twigs = _noise(azimuth * 28, elevation * 36, m.seed + 2), _noise(azimuth * 110, elevation * 130, m.seed + 3)
+    tree = leaves * (0.15 + 0.8 * clumps * (0.4 + twigs) + np.clip(elevation - crown + 0.25, 0, 0.35))[:, None]
     return np.where((elevation < crown)[:, None], tree, result).astype(np.float32)
 
 
