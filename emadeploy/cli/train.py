@@ -1,0 +1,60 @@
+"""`emadeploy train`: from a model and data to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from emadeploy.cli.options import Size, parse_size
+from emadeploy.contract.spec import ModelSpec
+
+
+def command(
+    model: Annotated[str, typer.Option(metavar="NAME|model.yml", help="A zoo model, or the path of a model.yml.")],
+    data: Annotated[str, typer.Option(help="Training data, e.g. rooms:seed=1,count=2000 or nyuv2:DIR.")],
+    val_data: Annotated[str | None, typer.Option(help="Validation data [default: held out of the same kind].")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: runs/NAME]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs [default: the recipe's].")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps in place of epochs.")] = None,
+    size: Size = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size [default: the recipe's].")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="[default: the recipe's]")] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="Start from this checkpoint's weights, of any image size.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (mixed).")] = "fp32",
+    devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
+    validate_every: Annotated[int, typer.Option(help="Epochs between validations.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
+) -> None:
+    """Train a model; leaves `last/` and `best/` checkpoints, safe against a kill at any moment."""
+    from emadeploy import zoo
+    from emadeploy.cli.options import requires
+    from emadeploy.data.source import held_out, open_data
+
+    with requires("training", "train"):
+        from emadeploy.train.fit import Run, fit
+
+    spec = _override(zoo.load_spec(model), size, epochs, batch, learning_rate)
+    val_data = val_data or held_out(data)
+    output = output or Path("runs") / spec.name
+    run = Run(spec, output, data, val_data, steps, seed, precision, devices, workers, start_from, validate_every)
+    best = fit(run, open_data(data, split="train"), open_data(val_data, split="val"), resume=resume)
+    print(f"trained {spec.name}: {best} (best), {output / 'last'} (last)")
+
+
+def _override(
+    spec: ModelSpec, size: str | None, epochs: int | None, batch: int | None, learning_rate: float | None
+) -> ModelSpec:
+    asked: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "learning_rate": learning_rate}
+    recipe = replace(spec.train, **{name: value for name, value in asked.items() if value is not None})
+    spec = replace(spec, train=recipe)
+    if size is not None:
+        height, width = parse_size(size)
+        spec = replace(spec, input=replace(spec.input, height=height, width=width))
+    return spec

@@ -1,0 +1,207 @@
+"""A training run: from a specification and data to `last/` and `best/`, checkpoints that outlive a kill at any moment.
+
+runs/NAME/run.json         what was asked for; a resumed run must ask for the same
+runs/NAME/last, best       Checkpoints: weights and metrics, each replaced in one step
+runs/NAME/trainer.ckpt     optimiser, schedule and position, for --resume
+runs/NAME/metrics.csv      losses and metrics
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback, ModelSummary, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from emadeploy import nets
+from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.data.sample import Dataset
+from emadeploy.evaluate.metrics import METRICS
+from emadeploy.train.batches import Batches, Draws
+from emadeploy.train.module import TrainingModule
+
+#: Seconds between two saves inside a long epoch.
+SAVE_EVERY_S = 600.0
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run is asked for. ``steps`` (optimiser steps in all) replaces the recipe's epochs."""
+
+    spec: ModelSpec
+    output: Path
+    train_data: str
+    val_data: str
+    steps: int | None = None
+    seed: int = 0
+    precision: str = "fp32"
+    devices: int = 1
+    workers: int = 0
+    start_from: Path | None = None
+    validate_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise SpecError(f"precision {self.precision!r} is unknown; known: {', '.join(PRECISIONS)}")
+        for name in ("devices", "validate_every"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} {getattr(self, name)} is not positive")
+        if self.steps is not None and self.steps < 1:
+            raise SpecError(f"steps {self.steps} is not positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what identifies the run, as plain data: not where it lies nor what it runs on."""
+        kept = {"train_data", "val_data", "steps", "seed", "precision", "start_from"}
+        plain = {name: value for name, value in dataclasses.asdict(self).items() if name in kept}
+        plain["start_from"] = str(self.start_from) if self.start_from else None
+        return {"spec": self.spec.to_dict(), **plain}
+
+
+def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False, progress: bool = True) -> Path:
+    """Train, and return the folder of the best checkpoint.
+
+    The best is the one with the smallest :func:`error_of`. Raises SpecError where the output holds another run, or
+    there is nothing to resume; DataError where a data set lacks every task of the model, or the loss is not finite.
+    """
+    _check_tasks(run.spec, train_set, "training")
+    _check_tasks(run.spec, val_set, "validation")
+    state = _open_output(run, resume=resume)
+    lightning.seed_everything(run.seed, workers=True, verbose=False)
+    model = nets.load(run.start_from, size=run.spec.input.size) if run.start_from else nets.build(run.spec)
+    module = TrainingModule(model, run.spec)
+    keeper = _Keeper(run)
+    trainer = lightning.Trainer(
+        accelerator="auto",
+        devices=run.devices,
+        precision=PRECISIONS[run.precision],
+        max_epochs=-1 if run.steps else run.spec.train.epochs,
+        max_steps=run.steps or -1,
+        check_val_every_n_epoch=run.validate_every,
+        logger=CSVLogger(str(run.output), name="", version=""),
+        callbacks=[keeper, *([RichProgressBar(), ModelSummary(1)] if progress else [])],
+        enable_progress_bar=progress,
+        enable_model_summary=progress,
+        enable_checkpointing=False,
+        log_every_n_steps=10,
+        num_sanity_val_steps=0,
+    )
+    with warnings.catch_warnings():
+        # Advice about the number of workers: the frames are small and cached, one process is enough.
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*number of training batches.*")
+        try:
+            trainer.fit(module, *_loaders(run, train_set, val_set), ckpt_path=state, weights_only=False)
+        except FloatingPointError as error:
+            raise DataError(f"training stopped: {error}; {run.output}/last holds the state before") from None
+    return run.output / "best"
+
+
+def error_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
+    """Return one number to choose the best checkpoint by: the geometric mean over tasks of the primary metric's error.
+
+    Percentages count as 100 minus the value. The geometric mean needs no scales: as in delta_m, halving any task's
+    error counts the same.
+    """
+    logs = []
+    for task, row in metrics.items():
+        primary = METRICS[task][0]
+        value = row[primary.name]
+        logs.append(math.log(max(100.0 - value if primary.higher_is_better else value, 1e-9)))
+    return math.exp(sum(logs) / len(logs)) if logs else math.inf
+
+
+class _Keeper(Callback):
+    """Saves `last/` and the trainer's state after every epoch and every ten minutes, `best/` when it is better."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.best, self.saved_at = run, math.inf, time.monotonic()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.best = state["best"]
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        error = error_of(module.results)
+        if trainer.is_global_zero and error < self.best:
+            self.best = error
+            self._save_weights(module, "best")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._save(trainer, module)
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
+        if time.monotonic() - self.saved_at > SAVE_EVERY_S:
+            self._save(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._save(trainer, module)
+
+    def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        self.saved_at = time.monotonic()
+        partial = self.run.output / ".trainer.ckpt.partial"
+        trainer.save_checkpoint(partial)  # on every rank: Lightning gathers, then rank 0 writes
+        if trainer.is_global_zero:
+            os.replace(partial, self.run.output / "trainer.ckpt")
+            self._save_weights(module, "last")
+
+    def _save_weights(self, module: TrainingModule, name: str) -> None:
+        nets.save_checkpoint(
+            self.run.output / name, module.model, self.run.spec, step=module.global_step, metrics=module.results
+        )
+
+
+def _check_tasks(spec: ModelSpec, samples: Dataset, what: str) -> None:
+    missing = [name for name in spec.task_names if name not in samples.tasks]
+    if len(missing) == len(spec.tasks):
+        raise DataError(
+            f"the {what} data {samples.description} has no truth for {', '.join(missing)}; it has "
+            f"{', '.join(samples.tasks) or 'none at all'}"
+        )
+
+
+def _open_output(run: Run, *, resume: bool) -> Path | None:
+    """Create the output, or find what to resume: the trainer's state, or ``None`` to start."""
+    record, state = run.output / "run.json", run.output / "trainer.ckpt"
+    text = json.dumps(run.to_dict(), indent=2)
+    if resume:
+        if not state.is_file():
+            raise SpecError(f"{run.output} holds no run to resume (no trainer.ckpt); start it without --resume")
+        if json.loads(record.read_text(encoding="utf-8")) != json.loads(text):
+            raise SpecError(
+                f"{record} was asked for something else; resume with the same options, or start anew with -o"
+            )
+        return state
+    if record.exists():
+        raise SpecError(f"{run.output} already holds a run; continue it with --resume, or name another with -o")
+    run.output.mkdir(parents=True, exist_ok=True)
+    record.write_text(text + "\n", encoding="utf-8")
+    return None
+
+
+def _loaders(run: Run, train_set: Dataset, val_set: Dataset) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    size, recipe = run.spec.train.batch_size, run.spec.train
+    draws = Draws(len(train_set), seed=run.seed, flip=recipe.horizontal_flip)
+    in_order = [(index, False) for index in range(len(val_set))]
+    shared: dict[str, Any] = {"batch_size": size, "num_workers": run.workers, "pin_memory": torch.cuda.is_available()}
+    return (
+        DataLoader(Batches(train_set, run.spec), sampler=draws, drop_last=len(train_set) > size, **shared),
+        DataLoader(Batches(val_set, run.spec), sampler=in_order, **shared),
+    )
