@@ -89,9 +89,9 @@ def test_saving_the_same_weights_again_only_updates_the_record(saved, model):
 def test_float16_halves_the_file_and_loads_as_float32(tmp_path, model, saved, relative_error):
     short = nets.save_checkpoint(tmp_path / "short", model, model.spec, dtype="float16")
     assert short.path().stat().st_size < 0.6 * saved.path().stat().st_size
-    loaded = nets.load(short.folder)
+    loaded = nets.load(short.folder).state_dict()
     for name, tensor in model.state_dict().items():
-        found = loaded.state_dict()[name]
+        found = loaded[name]
         assert found.dtype == tensor.dtype
         if tensor.is_floating_point() and tensor.abs().sum() > 0:
             assert relative_error(found, tensor) <= 2**-11
@@ -113,7 +113,8 @@ def test_other_image_size_on_loading(tmp_path, make_spec):
     larger = nets.load(tmp_path, size=(64, 96))
     assert larger.spec.input.size == (64, 96)
     expected = nets.resize_state_dict(model.state_dict(), (32, 64), (64, 96))
-    assert all(torch.equal(larger.state_dict()[name], expected[name]) for name in expected)
+    found = larger.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_channels_last_weights_are_stored_alike(tmp_path, model, saved):
