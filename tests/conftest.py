@@ -1,5 +1,6 @@
 """Fixtures for all tests."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec, TensorSpec
 from emadeploy.contract.tasks import NYUV2_13
+
+# A busy machine must fail no test, and each run tries the same examples; to look for more, HYPOTHESIS_PROFILE=explore.
+_PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("emadeploy", _PATIENT, max_examples=50, derandomize=True)
+settings.register_profile("explore", _PATIENT, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "emadeploy"))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+from collections import Counter
 from importlib import metadata, util
 from typing import Annotated, Any
 
@@ -42,14 +43,17 @@ def packages() -> list[dict[str, str | None]]:
         requirements = metadata.requires("emadeploy") or []
     except metadata.PackageNotFoundError:  # a bare source tree
         return []
+    pattern = r"([\w.-]+)([^;\[]*); extra == ['\"]([\w-]+)['\"]"
+    matches = [match for match in (re.match(pattern, requirement) for requirement in requirements) if match]
+    # Extras that hold other extras come out flat: the smallest one is a package's own.
+    sizes = Counter(match[3] for match in matches)
     found: dict[str, dict[str, str | None]] = {}
-    for requirement in requirements:
-        match = re.match(r"([\w.-]+)([^;\[]*); extra == ['\"]([\w-]+)['\"]", requirement)
-        if match and match[1] not in found and match[3] != "dev":
-            name, wanted, extra = match[1], match[2].strip(), match[3]
+    for match in sorted(matches, key=lambda match: sizes[match[3]]):
+        name, wanted, extra = match[1], match[2].strip(), match[3]
+        if name not in found and extra != "dev":
             line = f"pip install 'emadeploy[{extra}]'"
             found[name] = {"name": name, "wanted": wanted, "version": _version(name), "install": line}
-    return list(found.values())
+    return [found[name] for name in sorted(found)]
 
 
 def targets() -> list[dict[str, str | None]]:

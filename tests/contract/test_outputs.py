@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emadeploy.contract.errors import ArtifactError
@@ -34,7 +34,6 @@ def plain_decode(raw_CHW: np.ndarray, kind: str, size: tuple[int, int]) -> np.nd
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=25, deadline=None)
 @given(raw_size=SIZES, size=SIZES, seed=st.integers(0, 99))
 def test_decode_equals_plain_arithmetic(kind: str, raw_size: tuple[int, int], size: tuple[int, int], seed: int) -> None:
     task = task_of(kind)

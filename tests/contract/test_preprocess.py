@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emadeploy.contract.errors import FrameError
@@ -29,7 +29,6 @@ def naive_bilinear(map_CHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-@settings(max_examples=40, deadline=None)
 @given(old=SIZES, new=SIZES, seed=st.integers(0, 9))
 def test_resize_equals_the_naive_reference(old: tuple[int, int], new: tuple[int, int], seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (3, *old), np.uint8)
@@ -39,7 +38,6 @@ def test_resize_equals_the_naive_reference(old: tuple[int, int], new: tuple[int,
     np.testing.assert_allclose(resized, naive_bilinear(pixels, new), atol=2e-4)  # of 255
 
 
-@settings(max_examples=60, deadline=None)
 @given(old=SIZES, new=SIZES, seed=st.integers(0, 9))
 def test_resize_equals_pytorch(old: tuple[int, int], new: tuple[int, int], seed: int) -> None:
     torch = pytest.importorskip("torch")
@@ -48,7 +46,6 @@ def test_resize_equals_pytorch(old: tuple[int, int], new: tuple[int, int], seed:
     np.testing.assert_allclose(resize_bilinear(maps, new), wanted[0].numpy(), atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
 @given(old=SIZES, new=SIZES, rows=st.integers(1, 50))
 def test_bands_together_are_the_whole(old: tuple[int, int], new: tuple[int, int], rows: int) -> None:
     maps = np.random.default_rng(0).random((2, *old), np.float32)
@@ -57,7 +54,6 @@ def test_bands_together_are_the_whole(old: tuple[int, int], new: tuple[int, int]
     np.testing.assert_array_equal(np.concatenate([part for _, part in bands], axis=1), resize_bilinear(maps, new))
 
 
-@settings(max_examples=60, deadline=None)
 @given(old=SIZES, new=SIZES)
 def test_resizing_stays_within_the_range_of_its_input(old: tuple[int, int], new: tuple[int, int]) -> None:
     maps = np.random.default_rng(1).random((1, *old), np.float32)
@@ -66,7 +62,6 @@ def test_resizing_stays_within_the_range_of_its_input(old: tuple[int, int], new:
     assert resized.max() <= maps.max() + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
 @given(old=SIZES, new=SIZES)
 def test_nearest_takes_the_pixel_under_the_centre(old: tuple[int, int], new: tuple[int, int]) -> None:
     labels = np.arange(old[0] * old[1]).reshape(old)

@@ -1,0 +1,63 @@
+"""`emadeploy doctor`: what is here, what is not, and the line that installs it."""
+
+import json
+import sys
+from importlib import metadata, util
+
+import pytest
+
+from emadeploy import __version__
+from emadeploy.cli import doctor
+from emadeploy.contract.manifest import TARGETS
+
+
+def test_the_command_reports_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    doctor.command(as_json=True)
+    record = json.loads(capsys.readouterr().out)
+    assert record["emadeploy"] == __version__
+    assert record["machine"]["cores"] >= 1
+    packages = {package["name"]: package for package in record["packages"]}
+    assert packages["onnxruntime"]["version"] == metadata.version("onnxruntime")
+    assert packages["onnxruntime"]["wanted"] == ">=1.20"
+    targets = {row["target"]: row for row in record["targets"]}
+    assert list(targets) == list(TARGETS)
+    assert targets["onnxruntime-fp32"] == {"target": "onnxruntime-fp32", "export": None, "run": None}
+    assert targets["trt-int8"]["run"] == "not in this version"
+
+
+def test_a_missing_package_comes_with_its_install_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name in ("cv2", "torch") else found(name))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delitem(sys.modules, "emadeploy.runtime.backends.onnxruntime", raising=False)
+    monkeypatch.setitem(sys.modules, "emadeploy.export.stage", None)
+    monkeypatch.setenv("COLUMNS", "200")
+    packages = {package["name"]: package for package in doctor.packages()}
+    assert packages["opencv-python-headless"]["version"] is None
+    assert packages["opencv-python-headless"]["install"] == "pip install 'emadeploy[robotics]'"
+    rows = {row["target"]: row for row in doctor.targets()}
+    assert "pip install 'emadeploy[export]'" in (rows["onnxruntime-fp32"]["export"] or "")
+    assert "pip install 'emadeploy[onnxruntime]'" in (rows["onnxruntime-fp32"]["run"] or "")
+    doctor.command(as_json=False)
+    text = capsys.readouterr().out
+    assert "no: pip install 'emadeploy[robotics]'" in text
+    assert "onnxruntime-fp32" in text
+
+
+def test_another_build_of_a_package_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = metadata.version
+
+    def without_headless(name: str) -> str:
+        if name == "opencv-python-headless":
+            raise metadata.PackageNotFoundError(name)
+        return version("onnxruntime") if name == "opencv-python" else version(name)
+
+    monkeypatch.setattr(metadata, "version", without_headless)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"cv2": ["opencv-python"]})
+    packages = {package["name"]: package for package in doctor.packages()}
+    assert (packages["opencv-python-headless"]["version"] or "").endswith("(opencv-python)")
+    monkeypatch.setattr(metadata, "packages_distributions", dict)
+    packages = {package["name"]: package for package in doctor.packages()}
+    assert packages["opencv-python-headless"]["version"] == "of unknown version"

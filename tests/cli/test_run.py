@@ -1,0 +1,101 @@
+"""`emadeploy run`, through the installed command."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emadeploy.cli import app
+
+cv2 = pytest.importorskip("cv2")
+pytest.importorskip("onnxruntime")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(emadeploy_command: list[str]) -> Run:
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        argv = [*emadeploy_command, "run", *map(str, arguments)]
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Return a folder of two pictures."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("9.png", "10.png"):
+        cv2.imwrite(str(folder / name), np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8))
+    return folder
+
+
+def test_a_folder_is_run_and_its_maps_are_saved(
+    run: Run, make_artifact: Callable[..., Path], pictures: Path, tmp_path: Path
+) -> None:
+    done = run(make_artifact(), "--source", pictures, "--save", tmp_path / "maps")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "2 frames" in done.stdout
+    for stage in ("preprocess", "inference", "decode", "total"):
+        assert stage in done.stdout
+    with np.load(tmp_path / "maps" / "10.npz") as archive:
+        assert archive["depth"].shape == (40, 60)
+    assert (tmp_path / "maps" / "9.semseg.png").is_file()
+
+
+def test_a_bad_picture_is_named_the_rest_done_and_the_status_1(
+    run: Run, make_artifact: Callable[..., Path], pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "5.jpg").write_bytes(b"\xff\xd8 not quite a picture")
+    artifact = make_artifact(source={"untrained": True})
+    done = run(artifact, "--source", pictures, "--save", tmp_path / "maps", "--json")
+    assert done.returncode == 1
+    record = json.loads(done.stdout)
+    assert (record["frames"], record["untrained"], record["target"]) == (2, True, "onnxruntime-fp32")
+    assert list(record["stages_ms"]) == ["preprocess", "inference", "decode", "total"]
+    assert len(record["bad"]) == 1
+    untrained, bad, last = done.stderr.splitlines()
+    assert "is untrained" in untrained
+    assert "5.jpg is damaged" in bad
+    assert last == f"emadeploy: DataError: 1 of 3 frames of {pictures} could not be used; they are named above"
+    assert sorted(path.name for path in (tmp_path / "maps").glob("*.npz")) == ["10.npz", "9.npz"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere", "--source", "PICTURES"], "ArtifactError: nowhere does not exist"),
+        (["ARTIFACT", "--source", "nowhere.png"], "DataError: source nowhere.png does not exist"),
+        (["ARTIFACT", "--source", "camera:0"], "SpecError: source 'camera:0': cameras, streams and bags come with"),
+        (["ARTIFACT", "--source", "PICTURES", "--threads", "0"], "SpecError: threads 0 is not positive"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_and_status_1(
+    make_artifact: Callable[..., Path],
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    says: str,
+) -> None:
+    places = {"ARTIFACT": str(make_artifact()), "PICTURES": str(pictures)}
+    argv = ["emadeploy", "run", *(places.get(argument, argument) for argument in arguments)]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit) as end:
+        app.main()
+    assert end.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert says in err
+
+
+def test_no_source_is_a_usage_error(run: Run, make_artifact: Callable[..., Path]) -> None:
+    assert run(make_artifact()).returncode == 2
