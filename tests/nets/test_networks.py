@@ -107,10 +107,8 @@ def test_batchnorm_momentum_is_slow_in_the_backbone_alone(make_spec):
     assert {m.momentum for m in model.heads.modules() if isinstance(m, torch.nn.BatchNorm2d)} == {0.1}
 
 
-@pytest.mark.parametrize("network", ["emanet", "m_emanet"])
-def test_torch_export_sees_two_products_and_no_affinity(make_spec, network):
-    spec = make_spec(network, size=(64, 96))
-    model = nets.build(spec).eval()
+def test_torch_export_sees_two_products_and_no_affinity(make_spec):
+    model = nets.build(make_spec(size=(64, 96))).eval()
 
     class Deployed(torch.nn.Module):
         def __init__(self):
