@@ -15,7 +15,9 @@ from emadeploy.contract.errors import EmadeployError
 #: heavy (torch, onnx, cv2, ...) is imported inside it.
 COMMANDS = {
     "models": "models",
+    "train": "train",
     "eval": "eval",
+    "export": "export",
     "run": "run",
     "inspect": "inspect",
     "doctor": "doctor",

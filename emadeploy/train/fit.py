@@ -82,7 +82,8 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
     state = _open_output(run, resume=resume)
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     model = nets.load(run.start_from, size=run.spec.input.size) if run.start_from else nets.build(run.spec)
-    module = TrainingModule(model, run.spec)
+    # Convolutions run faster on it, in bfloat16 most of all.
+    module = TrainingModule(model.to(memory_format=torch.channels_last), run.spec)
     keeper = _Keeper(run)
     trainer = lightning.Trainer(
         accelerator="auto",
