@@ -23,6 +23,8 @@ from emadeploy.contract.preprocess import UInt8
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
 _BAGS = (".bag", ".mcap", ".db3")
+# A marker of a jpg that a length follows, or its end. In compressed data 0xFF is followed by 0x00 or a restart marker.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 
 #: What becomes of a picture or a piece of video that cannot be read, while the rest goes on.
 OnBad = Callable[[DataError], None]
@@ -160,8 +162,9 @@ def read_picture(path: Path) -> UInt8:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
     if not data:
         raise DataError(f"{path} is empty")
+    if _is_truncated_jpeg(data):
+        raise DataError(f"{path} is damaged: a jpg without its end")
     try:
-        # From memory, where a truncated jpg is refused; cv2.imread would fill what is missing with grey.
         pixels_BGR = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         raise DataError(f"{path} is not a picture that OpenCV can read: {error.err}") from None
@@ -169,6 +172,21 @@ def read_picture(path: Path) -> UInt8:
         raise DataError(f"{path} is damaged, or not a picture that OpenCV can read")
     pixels: UInt8 = cv2.cvtColor(pixels_BGR, cv2.COLOR_BGR2RGB)
     return pixels
+
+
+def _is_truncated_jpeg(data: bytes) -> bool:
+    """Whether ``data`` is a jpg whose end is missing: OpenCV before 5 fills the rest with grey and says nothing.
+
+    Goes from marker to marker (ISO/IEC 10918-1, B.1), for a thumbnail inside a segment has an end of its own.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    position = 2
+    while match := _MARKER.search(data, position):
+        if data[match.start() + 1] == 0xD9:  # end of image
+            return False
+        position = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
+    return True
 
 
 def _folder(path: Path) -> Pictures:

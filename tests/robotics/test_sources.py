@@ -99,6 +99,26 @@ def test_a_bad_picture_is_named_and_the_rest_still_read(tmp_path: Path, suffix: 
     assert names(open_source(good)) == ["1"]
 
 
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_a_truncated_jpg_is_found_wherever_it_ends(tmp_path: Path, progressive: int, restarts: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive, cv2.IMWRITE_JPEG_RST_INTERVAL, restarts]
+    thumbnail = cv2.imencode(".jpg", pixels[:16, :16])[1].tobytes()
+    data = cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    # As cameras write it: a thumbnail, a whole jpg, in a segment before the picture; something of their own after it.
+    segment = b"\xff\xe1" + (2 + len(thumbnail)).to_bytes(2, "big") + thumbnail
+    path = tmp_path / "a.jpg"
+    for whole in (data, data[:2] + segment + data[2:], data + b"\xff\xd8 trailer"):
+        path.write_bytes(whole)
+        assert names(open_source(path)) == ["a"]
+    data = data[:2] + segment + data[2:]
+    for length in range(20, len(data) - 1, 331):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"a.jpg is damaged: a jpg without its end"):
+            names(open_source(path))
+
+
 def test_a_truncated_video_is_never_taken_for_a_short_one(tmp_path: Path) -> None:
     path = video(tmp_path / "drive.avi", 30)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
