@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emadeploy.data.rooms.classes import CEILING, FLOOR, WALL
+from emadeploy.data.rooms.classes import BED, CEILING, FLOOR, SOFA, TV, WALL
 from emadeploy.data.rooms.layout import Room
 from emadeploy.data.rooms.raycast import RayCaster
 
+_SHELL = frozenset({WALL, FLOOR, CEILING})
 _CANDIDATES = 24
 _CLEARANCE = 0.25  # metres that the camera keeps from every piece and wall
 
@@ -54,27 +55,38 @@ def _rotation(yaw: float, pitch: float, roll: float) -> np.ndarray:
     return np.stack([right, np.cross(forward, right), forward])
 
 
-def _draw(rng: np.random.Generator, room: Room) -> Camera | None:
+def _target(rng: np.random.Generator, room: Room) -> np.ndarray:
+    """A point (3,) to look at: mostly a thing, of a class drawn first, so that rare classes are seen as often."""
+    if rng.random() < 0.25:
+        return rng.uniform(-0.45, 0.45, size=3) * (room.shell.width, room.shell.depth, 1.0) + (0.0, 0.0, 1.0)
+    classes = [{part.label for part in placed.piece.parts} - _SHELL for placed in room.placed]
+    wanted = sorted(set().union(*classes))
+    # Televisions are few and small, beds and sofas few.
+    wanted += [label for label in wanted if label in (BED, SOFA, TV)]
+    label = wanted[int(rng.integers(len(wanted)))]
+    chosen = [placed for placed, labels in zip(room.placed, classes, strict=True) if label in labels]
+    return chosen[int(rng.integers(len(chosen)))].box.mean(axis=0)
+
+
+def _draw(rng: np.random.Generator, room: Room, boxes: np.ndarray) -> Camera | None:
+    """A random camera, or None where it is too near to one of the `boxes` (N, 2, 3) or to what it looks at."""
     shell = room.shell
     inside = np.array([shell.width / 2, shell.depth / 2]) - 0.3
     spot = rng.uniform(-1, 1, size=2) * inside
     position = np.array([spot[0], spot[1], rng.uniform(1.2, 1.8)])
-    # Mostly toward things, as people hold cameras: at a point of the room away from the camera, a bit below eye level.
-    target = rng.uniform(-0.75, 0.75, size=2) * inside
-    jitter, pitch, roll = rng.normal(0, 0.15), rng.normal(-0.18, 0.12), rng.normal(0, 0.025)
+    target = _target(rng, room)
+    jitter, pitch, roll = rng.normal(0, 0.2), rng.normal(-0.02, 0.14), rng.normal(0, 0.025)
     half_width = np.tan(np.radians(rng.uniform(50, 75)) / 2)
     shift = rng.normal(0, 0.01, size=2)
-    away = target - spot
-    if np.hypot(*away) < 1.0:
+    away = target[:2] - spot
+    distance = np.hypot(*away)
+    if distance < 1.0:
         return None
-    for placed in room.placed:
-        # The shell's own boxes hold the whole room.
-        if placed.piece.name in ("floor", "ceiling", "wall"):
-            continue
-        low, high = placed.box
-        if np.all(position > low - _CLEARANCE) and np.all(position < high + _CLEARANCE):
-            return None
-    rotation = _rotation(np.arctan2(away[1], away[0]) + jitter, float(np.clip(pitch, -0.6, 0.25)), roll)
+    # Half way toward the height of what is looked at, as people hold cameras.
+    pitch += 0.5 * np.arctan2(target[2] - position[2], distance)
+    if ((position > boxes[:, 0] - _CLEARANCE) & (position < boxes[:, 1] + _CLEARANCE)).all(axis=1).any():
+        return None
+    rotation = _rotation(np.arctan2(away[1], away[0]) + jitter, float(np.clip(pitch, -0.6, 0.3)), roll)
     return Camera(position, rotation, float(half_width), (float(shift[0]), float(shift[1])))
 
 
@@ -88,20 +100,22 @@ def _merit(caster: RayCaster, camera: Camera) -> float:
         return 0.0
     labels = caster.scene.labels[hits.part[met]]
     near, middle, far = np.percentile(hits.distance[met], (3, 50, 97))
-    things = ~np.isin(labels, (WALL, FLOOR, CEILING))
+    things = ~np.isin(labels, list(_SHELL))
     kinds = sum(np.count_nonzero(labels == k) >= 2 for k in np.unique(labels))
     instances = len(np.unique(caster.scene.instances[hits.part[met]][things]))
-    parts = (kinds / 6, instances / 7, things.mean() / 0.25, near / 0.45, middle / 1.3, (far - near) / 1.2)
+    parts = (kinds / 6, instances / 7, things.mean() / 0.3, near / 0.45, middle / 1.3, (far - near) / 1.2)
     return float(min(1.0, *parts))
 
 
 def draw_camera(rng: np.random.Generator, room: Room, caster: RayCaster) -> Camera:
     """The first of some random views that shows enough: several classes and things, depth in it, nothing in the face;
     failing that, the best of them."""
-    best, merit = None, -1.0
-    drawn = 0
+    # The boxes of floor, ceiling and walls hold the whole room.
+    boxes = np.array([p.box for p in room.placed if p.piece.name not in ("floor", "ceiling", "wall")]).reshape(-1, 2, 3)
+    best: Camera | None = None
+    merit, drawn = -1.0, 0
     while drawn < _CANDIDATES or best is None:
-        camera = _draw(rng, room)
+        camera = _draw(rng, room, boxes)
         drawn += 1
         if camera is None:
             continue
@@ -110,4 +124,5 @@ def draw_camera(rng: np.random.Generator, room: Room, caster: RayCaster) -> Came
             best, merit = camera, found
         if merit >= 1.0:
             break
+    assert best is not None
     return best

@@ -54,7 +54,10 @@ def window(rng: np.random.Generator, opening: Opening, view: Material, frame: Ma
         z = height * rng.uniform(0.0, 0.3)
         bars.append(g.box((-width / 2, back, z - bar / 2), (width / 2, back + 0.05, z + bar / 2)))
     if rng.random() < 0.7:
-        bars.append(g.box((-width / 2 - 0.04, back, -height / 2 - 0.03), (width / 2 + 0.04, 0.08, -height / 2)))
+        # A little above the hole's lower side, or the two would fight for the same pixels.
+        top = -height / 2 + 0.005
+        bars.append(g.box((-width / 2, back, top - 0.03), (width / 2, 0.0, top)))
+        bars.append(g.box((-width / 2 - 0.04, 0.0, top - 0.03), (width / 2 + 0.04, 0.08, top)))
     pane = g.quad((-width / 2, back + 0.01, -height / 2), (width, 0, 0), (0, 0, height))
     parts = (Part(g.joined(*bars), WINDOW, frame), Part(pane, WINDOW, view, shadows=False))
     return Piece("window", parts)
@@ -98,7 +101,7 @@ def picture(rng: np.random.Generator) -> Piece:
 
 def wall_television(rng: np.random.Generator) -> Piece:
     """A flat screen on the wall; origin at its middle."""
-    width = rng.uniform(0.8, 1.5)
+    width = rng.uniform(0.9, 1.7)
     height, border = width * 0.57, rng.uniform(0.008, 0.025)
     body = g.box((-width / 2, 0.02, -height / 2), (width / 2, 0.07, height / 2))
     glass = g.quad(

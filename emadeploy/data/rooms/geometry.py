@@ -6,6 +6,7 @@ z points up. Corners may run either way round: the renderer turns every normal t
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _QUADS = ((0, 1, 3, 2), (4, 5, 7, 6), (0, 1, 5, 4), (2, 3, 7, 6), (0, 2, 6, 4), (1, 3, 7, 5))
@@ -14,7 +15,7 @@ _UNIT_BOX = np.array([[_CORNERS[q[i]] for i in ids] for q in _QUADS for ids in (
 BOX_TRIANGLES = len(_UNIT_BOX)
 
 
-def boxes(centres: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def boxes(centres: ArrayLike, sizes: ArrayLike) -> np.ndarray:
     """Axis-aligned boxes, `centres` and `sizes` (N, 3): (12 N, 3, 3), the triangles of one box next to each other."""
     centres = np.asarray(centres, dtype=np.float64)
     sizes = np.asarray(sizes, dtype=np.float64)

@@ -125,7 +125,8 @@ def openness(
     spin = phase * (2 * np.pi / PHASES / 3)
     helper = np.where(np.abs(normals[:, 2:]) < 0.9, np.array([0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]))
     side = np.cross(normals, helper)
-    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    # Rays that met nothing come with a normal of zero.
+    side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12)
     other = np.cross(normals, side)
     cos, sin = np.cos(spin)[:, None], np.sin(spin)[:, None]
     side, other = cos * side + sin * other, cos * other - sin * side
@@ -150,5 +151,6 @@ def irradiance(light: Light, points: np.ndarray, normals: np.ndarray) -> tuple[n
     if light.kind == "lamp":
         return np.maximum(facing, 0) / (square + 0.05), way
     # A window is large: points beside it still see it at a slant, and its light stays finite close by.
+    assert light.facing is not None
     emitted = np.maximum(-way @ light.facing.astype(np.float32), 0)
     return np.maximum(facing * 0.85 + 0.15, 0) * emitted / (square + 0.6), way

@@ -6,16 +6,16 @@ import numpy as np
 
 from emadeploy.data.rooms.camera import Camera, draw_camera
 from emadeploy.data.rooms.classes import UNLABELLED
-from emadeploy.data.rooms.layout import furnish
 from emadeploy.data.rooms.lighting import Lights, draw_lights, openness, visibility
 from emadeploy.data.rooms.raycast import Hits, RayCaster
+from emadeploy.data.rooms.recipes import furnish
 from emadeploy.data.rooms.scene import Scene, assemble
 from emadeploy.data.rooms.sensor import Sensor, draw_sensor, expose
 from emadeploy.data.rooms.shading import shade
 from emadeploy.data.rooms.surfaces import NEIGHBOURS, Surfaces, spread
 
 # Counts up whenever the frames of a seed change, so that no cache mixes two generators.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 
 # Where the extra rays of a pixel at an outline go, in pixels from its centre; the centre itself counts as one more.
 _SUBPIXELS = ((-0.38, -0.14), (0.3, -0.3), (0.08, 0.4))

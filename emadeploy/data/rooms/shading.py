@@ -30,7 +30,7 @@ def albedo(scene: Scene, hits: Hits, rays: np.ndarray, footprint: np.ndarray) ->
     result = np.zeros((len(u), 3), dtype=np.float32)
     order = np.argsort(hits.part, kind="stable")
     parts, starts = np.unique(hits.part[order], return_index=True)
-    for part, chosen in zip(parts, np.split(order, starts[1:]), strict=True):
+    for part, chosen in zip(parts, np.split(order, starts)[1:], strict=True):
         if part < 0:
             continue
         material = scene.materials[part]

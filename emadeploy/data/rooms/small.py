@@ -175,7 +175,7 @@ def laptop(rng: np.random.Generator) -> Piece:
 
 def television(rng: np.random.Generator, width: float | None = None) -> Piece:
     """A flat screen on a foot."""
-    width = rng.uniform(0.7, 1.35) if width is None else width
+    width = rng.uniform(0.8, 1.5) if width is None else width
     height, foot = width * 0.57, rng.uniform(0.04, 0.09)
     case = materials.painted(rng, "grey") if rng.random() < 0.7 else materials.metal(rng)
     border = rng.uniform(0.008, 0.03)
