@@ -1,0 +1,75 @@
+"""`emadeploy export` as people call it: in a process of its own."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from emadeploy import runtime
+from emadeploy.cli.app import app
+from emadeploy.contract.errors import BuildError, EmadeployError, SpecError
+from emadeploy.contract.manifest import Manifest
+
+LIGHT = ["export", "hps-cityscapes", "--untrained", "--size", "32x64"]
+
+
+def run(command: list[str], folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_from_a_name_to_maps(emadeploy_command: list[str], tmp_path: Path) -> None:
+    done = run(emadeploy_command, tmp_path, *LIGHT, "--target", "ort-fp32", "--tasks", "depth")
+    assert (done.returncode, done.stderr) == (0, "")
+    started, exported, building, built = done.stdout.splitlines()
+    assert started.startswith("exporting hps-cityscapes, untrained (torch ")
+    assert "off by" in exported
+    assert building.startswith("building onnxruntime-fp32 (onnxruntime ")
+    assert built.startswith("built hps-cityscapes.onnxruntime-fp32 in ")
+    assert [path.name for path in tmp_path.iterdir()] == ["hps-cityscapes.onnxruntime-fp32"]
+    artifact = tmp_path / "hps-cityscapes.onnxruntime-fp32"
+    manifest = Manifest.read(artifact)
+    assert (manifest.target, manifest.untrained, manifest.model.task_names) == ("onnxruntime-fp32", True, ("depth",))
+    assert manifest.parity["depth"]["raw_error"] < 1e-5
+    assert json.loads((artifact / "manifest.json").read_text())["graph"]["opset"] == 18
+    result = runtime.load(artifact)(np.full((40, 80, 3), 99, np.uint8))
+    assert result.depth is not None
+    assert result.depth.shape == (40, 80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--target", "tpu"], SpecError, "target 'tpu' is unknown; known: onnxruntime-fp32"),
+        (["--target", "openvino-int8"], BuildError, "target 'openvino-int8' is not in this version"),
+        (["--ctal", "basis:3"], SpecError, "CTAL form 'basis:3' needs calibration frames"),
+        (["--ctal", "wavelets"], SpecError, "CTAL form 'wavelets' is unknown; known: exact, affinity"),
+        (["--tasks", "depth,edge"], SpecError, "task 'edge' is unknown; the model has semseg, depth"),
+        (["--frame-size", "big"], SpecError, "size 'big' is not HEIGHTxWIDTH"),
+        (["--size", "100x64"], SpecError, "height 100 is not divisible by 32"),
+        (["-o", "photos"], BuildError, "photos exists and is not an artifact"),
+    ],
+)
+def test_refusals(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    error: type[EmadeployError],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    done = CliRunner().invoke(app, [*LIGHT, *arguments])
+    assert isinstance(done.exception, error)
+    assert message in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_model_without_weights(emadeploy_command: list[str], tmp_path: Path) -> None:
+    done = run(emadeploy_command, tmp_path, "export", "hps-cityscapes")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("emadeploy: SpecError: model 'hps-cityscapes' comes without weights: train it")
+    assert len(done.stderr.splitlines()) == 1
