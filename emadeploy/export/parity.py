@@ -40,33 +40,31 @@ def with_parity(graph: OnnxGraph, network: Network, frames: int = FRAMES) -> Onn
     """Return ``graph`` with its agreement with ``network`` per task, measured on made frames.
 
     Per task: the largest 'raw_error' (or 'decoded_error', where the graph decodes), and what `evaluate.parity` says of
-    the decoded maps. Raises ExportError where a task is further off than the tolerance.
+    the decoded maps. Raises ExportError where a task is further off than the tolerance, or the graph does not run.
     """
+    spec, decodes = graph.model, graph.frame_size is not None
     reference, described = _reference(network)
     session = _session(graph.path)
-    tasks = graph.model.tasks
-    tally = Parity(tasks)
-    errors = dict.fromkeys(graph.model.task_names, 0.0)
+    tally = Parity(spec.tasks)
+    errors = dict.fromkeys(spec.task_names, 0.0)
     for index in range(frames):
-        frame_HW3 = structured_frame(graph.frame_size or graph.model.input.size, seed=index)
-        image = preprocess(frame_HW3, graph.model.input)
-        fed = image if graph.frame_size is None else frame_HW3
-        answers = dict(zip(errors, session.run(list(errors), {graph.inputs[0].name: fed}), strict=True))
+        frame_HW3 = structured_frame(graph.frame_size or spec.input.size, seed=index)
+        image_13HW = preprocess(frame_HW3, spec.input)
+        answers = session.run(list(errors), {graph.inputs[0].name: frame_HW3 if decodes else image_13HW})
+        maps = raw = dict(zip(errors, answers, strict=True))
         with torch.inference_mode():
-            wanted = {task: raw.numpy() for task, raw in reference.deploy(torch.from_numpy(image)).items()}
-        wanted_maps = _decoded(wanted, graph.model, frame_HW3.shape[:2])
-        maps = answers if graph.frame_size is not None else _decoded(answers, graph.model, frame_HW3.shape[:2])
+            wanted_raw = {task: map_.numpy() for task, map_ in reference.deploy(torch.from_numpy(image_13HW)).items()}
+        wanted_maps = _decoded(wanted_raw, spec, frame_HW3.shape[:2])
+        if not decodes:
+            maps = _decoded(raw, spec, frame_HW3.shape[:2])
         tally.update(maps, wanted_maps)
         for task in errors:
-            if graph.frame_size is None:
-                error = raw_error(answers[task], wanted[task])
-            else:
-                error = _decoded_error(maps[task], wanted_maps[task])
+            error = _map_error(maps[task], wanted_maps[task]) if decodes else raw_error(raw[task], wanted_raw[task])
             errors[task] = max(errors[task], error)
-    key, tolerance = ("raw_error", RAW_TOLERANCE) if graph.frame_size is None else ("decoded_error", DECODED_TOLERANCE)
+    name, tolerance = ("decoded_error", DECODED_TOLERANCE) if decodes else ("raw_error", RAW_TOLERANCE)
     _check(errors, tolerance, described)
-    parity = {task: {key: errors[task], **values} for task, values in tally.compute().items()}
-    return replace(graph, parity=parity, reference=f"{described}, {frames} made frames, tolerance {tolerance:g}")
+    parity = {task: {name: errors[task], **values} for task, values in tally.compute().items()}
+    return replace(graph, parity=parity, reference=f"{described}; {frames} made frames; tolerance {tolerance:g}")
 
 
 def structured_frame(size: tuple[int, int], seed: int) -> UInt8:
@@ -89,9 +87,8 @@ def _reference(network: Network) -> tuple[Network, str]:
     needed = (len(spec.tasks) + 1) * pixels**2 * 4
     if needed <= _LARGEST_AFFINITIES:
         return published(network), f"PyTorch {torch.__version__}, CTAL as published"
-    return published(
-        network, form="exact"
-    ), f"PyTorch {torch.__version__}, exact CTAL (as published it needs {needed / 1e9:.0f} GB)"
+    described = f"PyTorch {torch.__version__}, exact CTAL (as published it needs {needed / 1e9:.0f} GB)"
+    return published(network, form="exact"), described
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
@@ -108,7 +105,7 @@ def _decoded(raw: Maps, spec: ModelSpec, size: tuple[int, int]) -> dict[str, Any
     return {task.name: decode(raw[task.name], task, size) for task in spec.tasks}
 
 
-def _decoded_error(map_HW: Any, wanted_HW: Any) -> float:
+def _map_error(map_HW: Any, wanted_HW: Any) -> float:
     if map_HW.dtype == np.uint8:
         return float(np.mean(map_HW != wanted_HW)) if map_HW.shape == wanted_HW.shape else float("inf")
     return raw_error(map_HW, wanted_HW)

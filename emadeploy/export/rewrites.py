@@ -49,7 +49,7 @@ def subpixel(conv: nn.ConvTranspose2d) -> nn.Conv2d:
     inputs, outputs = conv.weight.shape[:2]
     weight_OhwI = conv.weight.permute(1, 2, 3, 0)
     bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
-    pointwise = nn.Conv2d(inputs, 4 * outputs, 1, bias=bias is not None)
+    pointwise = nn.Conv2d(inputs, 4 * outputs, 1, bias=bias is not None, dtype=conv.weight.dtype)
     return _with_weights(pointwise, weight_OhwI.reshape(4 * outputs, inputs, 1, 1), bias)
 
 

@@ -19,7 +19,7 @@ from emadeploy.contract.errors import BuildError, ExportError, SpecError
 from emadeploy.contract.manifest import Manifest, parse_target
 from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec
 from emadeploy.export import deploy, trace
-from emadeploy.export.parity import with_parity
+from emadeploy.export.parity import FRAMES, with_parity
 from emadeploy.export.source import Source, open_source
 from emadeploy.runtime.machine import cpu_model
 
@@ -28,7 +28,7 @@ Report = Callable[[str], None]
 BUILDERS: dict[str, Callable[[OnnxGraph, Path], Manifest]] = {"onnxruntime-fp32": onnxruntime_build.build}
 """Target -> what builds its artifact, in this version."""
 
-_DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.UINT8: "uint8"}
+_DTYPES = {int(onnx.TensorProto.FLOAT): "float32", int(onnx.TensorProto.UINT8): "uint8"}
 _LAYOUTS = {4: "BCHW", 3: "HWC", 2: "HW"}
 
 
@@ -73,8 +73,12 @@ def make_artifact(
     return output
 
 
-def export_graph(source: Source, wanted: Wanted, folder: Path, *, report: Report = print) -> OnnxGraph:
-    """Write the graph of ``source`` and its record into ``folder``, checked against PyTorch; return the record.
+def export_graph(
+    source: Source, wanted: Wanted, folder: Path, *, report: Report = print, frames: int = FRAMES
+) -> OnnxGraph:
+    """Write the graph of ``source`` and its record into ``folder``; return the record.
+
+    The graph is compared with PyTorch on ``frames`` made frames (`parity`).
 
     Raises SpecError for an unknown task or form, ExportError where the graph cannot be made or computes something else.
     """
@@ -114,7 +118,7 @@ def export_graph(source: Source, wanted: Wanted, folder: Path, *, report: Report
     )
     try:
         onnx.save(model, graph.path)
-        graph = with_parity(graph, source.network)
+        graph = with_parity(graph, source.network, frames)
         graph.write()
     except OSError as error:
         raise ExportError(f"the graph cannot be written to {folder}: {error.strerror or error}") from error

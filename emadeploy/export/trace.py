@@ -57,6 +57,7 @@ def _name_by_layer(graph: onnx.GraphProto) -> None:
     parameters = {tensor.name: tensor.name.removeprefix("network.") for tensor in graph.initializer}
     layer_of_result: dict[str, str] = {}
     for node in graph.node:
+        # What belongs to no layer, or does not say, goes with the layer whose result it reads.
         layer = _layer(node) or layer_of_result.get(node.input[0]) or "graph"
         name = _unused(f"{layer}/{node.op_type}", taken)
         node.name = name
@@ -77,7 +78,7 @@ def _name_by_layer(graph: onnx.GraphProto) -> None:
 
 
 def _layer(node: onnx.NodeProto) -> str:
-    """Return the path of the innermost layer that the node came from, '' where the exporter does not say."""
+    """Return the path of the innermost layer that the node came from, '' for none or where the exporter is silent."""
     scopes: list[str] = next(
         (ast.literal_eval(entry.value) for entry in node.metadata_props if entry.key == _SCOPES), []
     )
