@@ -16,6 +16,7 @@ from emadeploy.contract.errors import EmadeployError
 COMMANDS = {
     "models": "models",
     "train": "train",
+    "import": "import_",
     "eval": "eval",
     "export": "export",
     "run": "run",
