@@ -19,7 +19,7 @@ PACKAGE = Path(emadeploy.__file__).parent
 
 FLOORS = {
     **dict.fromkeys(["contract"], 1),
-    **dict.fromkeys(["nets", "data", "build", "evaluate", "runtime", "zoo"], 2),
+    **dict.fromkeys(["nets", "data", "build", "evaluate", "runtime", "zoo", "pictures"], 2),
     **dict.fromkeys(["train", "calibrate", "export", "bench", "serve", "robotics"], 3),
     **dict.fromkeys(["cli"], 4),
 }
@@ -28,7 +28,7 @@ SEES_ONLY = {
     "runtime": {"contract"},
     "bench": {"contract", "runtime", "evaluate"},
     "serve": {"contract", "runtime"},
-    "robotics": {"contract", "runtime"},
+    "robotics": {"contract", "runtime", "pictures"},
 }
 #: What ``emadeploy/__init__.py`` itself imports; it must not be imported from there.
 BELOW_THE_FACE = {"contract", "runtime"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from emadeploy.contract.errors import BackendMissing, DataError
-from emadeploy.data.images import ImageFolder, read_image
+from emadeploy.data.images import ImageFolder
 
 cv2 = pytest.importorskip("cv2")
 
@@ -32,23 +32,25 @@ def test_pictures_come_in_the_order_of_their_numbers_as_rgb(tmp_path):
 
 
 def test_missing_and_empty_folders_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"no-such is not a folder"):
+    with pytest.raises(DataError, match=r"no-such cannot be read: No such file"):
         ImageFolder(tmp_path / "no-such")
-    with pytest.raises(DataError, match=r"holds no picture \(.png, .jpg, .jpeg\)"):
+    with pytest.raises(DataError, match=r"holds no picture \(.png .jpg .jpeg .* but no file"):
         ImageFolder(tmp_path)
 
 
 def test_what_is_no_picture_is_refused(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"not a picture")
-    with pytest.raises(DataError, match=r"broken.png is not a picture"):
-        ImageFolder(tmp_path)[0]
-    with pytest.raises(DataError, match=r"gone.png is not a file"):
-        read_image(tmp_path / "gone.png")
+    folder = ImageFolder(tmp_path)
+    with pytest.raises(DataError, match=r"broken.png is damaged, or not a picture"):
+        folder[0]
+    path.unlink()
+    with pytest.raises(DataError, match=r"broken.png cannot be read: No such file"):
+        folder[0]
 
 
 def test_without_opencv_the_line_that_installs_it_is_shown(tmp_path, monkeypatch):
     (tmp_path / "a.png").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(BackendMissing, match=r"reading pictures needs opencv.*emadeploy\[robotics\]"):
+    with pytest.raises(BackendMissing, match=r"reading pictures and video needs opencv.*emadeploy\[robotics\]"):
         ImageFolder(tmp_path)[0]
