@@ -7,9 +7,7 @@ under a key, or prefix every name with that of a wrapper.
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +32,7 @@ _WRAPPED = re.compile(r"((model|module|net|network)\.)*")
 CLASSIFIER = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 """Parts of the public ImageNet checkpoints that classify the image; a dense network has no use for them."""
 
-_NOT_WEIGHTS = (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile)
-_FOREIGN_CLASS = re.compile(r"(?:Unsupported global: GLOBAL|Unsupported class) (\S+)")
+_FOREIGN_CLASS = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL|Unsupported class) (\S+)")
 
 
 def import_published(file: str | os.PathLike[str], spec: ModelSpec) -> Network:
@@ -105,7 +102,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except _NOT_WEIGHTS as error:
+    except Exception as error:  # arbitrary bytes reach the reader, and it fails on them in any way (IndexError, ...)
         named = _FOREIGN_CLASS.search(str(error))
         if named:
             raise ArtifactError(
