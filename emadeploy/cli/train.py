@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from emadeploy.cli.options import Size, parse_size
 from emadeploy.contract.spec import ModelSpec
+
+if TYPE_CHECKING:
+    from emadeploy.data.sample import Dataset
 
 
 def command(
@@ -25,6 +28,9 @@ def command(
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Start from this checkpoint's weights, of any image size.")
     ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from these ImageNet weights of the HRNet backbone.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (mixed).")] = "fp32",
     devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
@@ -35,7 +41,7 @@ def command(
     """Train a model; leaves `last/` and `best/` checkpoints, safe against a kill at any moment."""
     from emadeploy import zoo
     from emadeploy.cli.options import requires
-    from emadeploy.data.source import held_out, open_data
+    from emadeploy.data.source import held_out
 
     with requires("training", "train"):
         from emadeploy.train.fit import Run, fit
@@ -43,9 +49,30 @@ def command(
     spec = _override(zoo.load_spec(model), size, epochs, batch, learning_rate)
     val_data = val_data or held_out(data)
     output = output or Path("runs") / spec.name
-    run = Run(spec, output, data, val_data, steps, seed, precision, devices, workers, start_from, validate_every)
-    best = fit(run, open_data(data, split="train"), open_data(val_data, split="val"), resume=resume)
-    print(f"trained {spec.name}: {best} (best), {output / 'last'} (last)")
+    run = Run(
+        spec,
+        output,
+        data,
+        val_data,
+        steps=steps,
+        seed=seed,
+        precision=precision,
+        devices=devices,
+        workers=workers,
+        start_from=start_from,
+        backbone=backbone,
+        validate_every=validate_every,
+    )
+    fit(run, _open(data, "train"), _open(val_data, "val"), resume=resume)
+
+
+def _open(data: str, split: str) -> Dataset:
+    from emadeploy.cli.progress import progress
+    from emadeploy.data.source import open_data
+    from emadeploy.runtime.machine import usable_cores
+
+    with progress(f"rendering {split}") as report:
+        return open_data(data, split=split, workers=usable_cores(), progress=report)
 
 
 def _override(

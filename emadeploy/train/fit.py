@@ -12,8 +12,8 @@ import dataclasses
 import json
 import math
 import os
+import pickle
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,17 +21,21 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelSummary, RichProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from emadeploy import nets
-from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.errors import ArtifactError, DataError, SpecError
+from emadeploy.contract.manifest import file_digest
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.evaluate.metrics import METRICS
+from emadeploy.nets.entries import fill
 from emadeploy.train.batches import Batches, Draws
 from emadeploy.train.module import TrainingModule
+from emadeploy.train.report import Report, in_words, progress_bars, quiet
 
 #: Seconds between two saves inside a long epoch.
 SAVE_EVERY_S = 600.0
@@ -40,7 +44,11 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 @dataclass(frozen=True)
 class Run:
-    """What a training run is asked for. ``steps`` (optimiser steps in all) replaces the recipe's epochs."""
+    """What a training run is asked for. Raises SpecError where that makes no sense.
+
+    ``steps`` (optimiser steps in all) replaces the recipe's epochs. The weights start at random, or from those of a
+    checkpoint (``start_from``, of any image size), or with the HRNet weights in the file ``backbone``.
+    """
 
     spec: ModelSpec
     output: Path
@@ -52,6 +60,7 @@ class Run:
     devices: int = 1
     workers: int = 0
     start_from: Path | None = None
+    backbone: Path | None = None
     validate_every: int = 1
 
     def __post_init__(self) -> None:
@@ -62,12 +71,19 @@ class Run:
                 raise SpecError(f"{name} {getattr(self, name)} is not positive")
         if self.steps is not None and self.steps < 1:
             raise SpecError(f"steps {self.steps} is not positive")
+        if self.start_from and self.backbone:
+            raise SpecError(f"weights start from {self.start_from} or with the backbone {self.backbone}, not both")
+        if self.backbone and not self.backbone.is_file():
+            raise SpecError(f"backbone {self.backbone} is not a file; expected ImageNet weights of the HRNet")
 
     def to_dict(self) -> dict[str, Any]:
         """Return what identifies the run, as plain data: not where it lies nor what it runs on."""
         kept = {"train_data", "val_data", "steps", "seed", "precision", "start_from"}
         plain = {name: value for name, value in dataclasses.asdict(self).items() if name in kept}
         plain["start_from"] = str(self.start_from) if self.start_from else None
+        plain["backbone"] = (
+            {"name": self.backbone.name, "sha256": file_digest(self.backbone)} if self.backbone else None
+        )
         return {"spec": self.spec.to_dict(), **plain}
 
 
@@ -79,36 +95,45 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
     """
     _check_tasks(run.spec, train_set, "training")
     _check_tasks(run.spec, val_set, "validation")
-    state = _open_output(run, resume=resume)
+    state = _state_to_resume(run) if resume else _check_unused(run)
     lightning.seed_everything(run.seed, workers=True, verbose=False)
-    model = nets.load(run.start_from, size=run.spec.input.size) if run.start_from else nets.build(run.spec)
     # Convolutions run faster on it, in bfloat16 most of all.
-    module = TrainingModule(model.to(memory_format=torch.channels_last), run.spec)
-    keeper = _Keeper(run)
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=run.devices,
-        precision=PRECISIONS[run.precision],
-        max_epochs=-1 if run.steps else run.spec.train.epochs,
-        max_steps=run.steps or -1,
-        check_val_every_n_epoch=run.validate_every,
-        logger=CSVLogger(str(run.output), name="", version=""),
-        callbacks=[keeper, *([RichProgressBar(), ModelSummary(1)] if progress else [])],
-        enable_progress_bar=progress,
-        enable_model_summary=progress,
-        enable_checkpointing=False,
-        log_every_n_steps=10,
-        num_sanity_val_steps=0,
-    )
-    with warnings.catch_warnings():
-        # Advice about the number of workers: the frames are small and cached, one process is enough.
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        warnings.filterwarnings("ignore", message=".*number of training batches.*")
+    model = _starting_model(run).to(memory_format=torch.channels_last)
+    if not resume:
+        _write_record(run)
+    module, keeper = TrainingModule(model, run.spec), _Keeper(run)
+    data = f"{train_set.description} ({len(train_set)} frames)"
+    reports = [Report(run.spec, data, run.precision), *progress_bars()] if progress else []
+    train_loader, val_loader = _loaders(run, train_set, val_set)
+    with quiet():
+        trainer = lightning.Trainer(
+            accelerator="auto",
+            devices=run.devices,
+            precision=PRECISIONS[run.precision],
+            max_epochs=-1 if run.steps else run.spec.train.epochs,
+            max_steps=run.steps or -1,
+            check_val_every_n_epoch=run.validate_every,
+            logger=CSVLogger(str(run.output), name="", version=""),
+            callbacks=[keeper, *reports],
+            enable_progress_bar=any(isinstance(report, ProgressBar) for report in reports),
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            log_every_n_steps=10,
+            num_sanity_val_steps=0,
+        )
         try:
-            trainer.fit(module, *_loaders(run, train_set, val_set), ckpt_path=state, weights_only=False)
+            trainer.fit(module, train_loader, val_loader, ckpt_path=state, weights_only=True)
+            if keeper.validated_at != module.global_step:
+                # The last step was not the last of an epoch that is validated.
+                trainer.validate(module, val_loader, verbose=False)
         except FloatingPointError as error:
             raise DataError(f"training stopped: {error}; {run.output}/last holds the state before") from None
-    return run.output / "best"
+    best, last = run.output / "best", run.output / "last"
+    if progress and trainer.is_global_zero:
+        found = nets.read_checkpoint(best)
+        words = f"step {found.step}, {in_words(found.metrics, run.spec)}"
+        print(f"trained {run.spec.name}: {best} ({words}), {last} (step {nets.read_checkpoint(last).step})")
+    return best
 
 
 def error_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
@@ -130,16 +155,22 @@ class _Keeper(Callback):
 
     def __init__(self, run: Run) -> None:
         self.run, self.best, self.saved_at = run, math.inf, time.monotonic()
+        #: Optimiser steps at the last validation.
+        self.validated_at = -1
 
     def state_dict(self) -> dict[str, float]:
-        return {"best": self.best}
+        return {"best": self.best, "validated_at": self.validated_at}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         self.best = state["best"]
+        self.validated_at = int(state.get("validated_at", -1))
 
     def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
+        self.validated_at = module.global_step
         error = error_of(module.results)
+        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
+            self._save_weights(module, "last")  # the same weights, now with their metrics
         if trainer.is_global_zero and error < self.best:
             self.best = error
             self._save_weights(module, "best")
@@ -178,23 +209,63 @@ def _check_tasks(spec: ModelSpec, samples: Dataset, what: str) -> None:
         )
 
 
-def _open_output(run: Run, *, resume: bool) -> Path | None:
-    """Create the output, or find what to resume: the trainer's state, or ``None`` to start."""
-    record, state = run.output / "run.json", run.output / "trainer.ckpt"
-    text = json.dumps(run.to_dict(), indent=2)
-    if resume:
-        if not state.is_file():
-            raise SpecError(f"{run.output} holds no run to resume (no trainer.ckpt); start it without --resume")
-        if json.loads(record.read_text(encoding="utf-8")) != json.loads(text):
-            raise SpecError(
-                f"{record} was asked for something else; resume with the same options, or start anew with -o"
-            )
-        return state
+def _starting_model(run: Run) -> nets.Network:
+    """Return the network of the run's own specification, with the weights it starts from."""
+    model = nets.build(run.spec)
+    if run.start_from:
+        checkpoint = nets.read_checkpoint(run.start_from)
+        state, size = checkpoint.state_dict(), checkpoint.spec.input.size
+        if size != run.spec.input.size:
+            state = nets.resize_state_dict(state, size, run.spec.input.size)
+        fill(model, state, f"{run.start_from} ({checkpoint.spec.name}) as model {run.spec.name!r}")
+    elif run.backbone:
+        nets.load_backbone(model, run.backbone)
+    return model
+
+
+def _check_unused(run: Run) -> None:
+    record = run.output / "run.json"
     if record.exists():
         raise SpecError(f"{run.output} already holds a run; continue it with --resume, or name another with -o")
-    run.output.mkdir(parents=True, exist_ok=True)
-    record.write_text(text + "\n", encoding="utf-8")
-    return None
+
+
+def _write_record(run: Run) -> None:
+    try:
+        run.output.mkdir(parents=True, exist_ok=True)
+        (run.output / "run.json").write_text(json.dumps(run.to_dict(), indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{run.output} cannot be written: {error.strerror or error}; name another with -o") from None
+
+
+def _state_to_resume(run: Run) -> Path:
+    """Return the trainer's state to continue from; raises SpecError where it is of another run, or there is none."""
+    record, state = run.output / "run.json", run.output / "trainer.ckpt"
+    if not state.is_file():
+        raise SpecError(f"{run.output} holds no run to resume (no trainer.ckpt); start it without --resume")
+    try:
+        before = json.loads(record.read_text(encoding="utf-8"))
+        torch.load(state, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ArtifactError(
+            f"{run.output} cannot be resumed, its run.json or trainer.ckpt is damaged ({reason}); "
+            f"start anew from its weights with --from {run.output / 'last'} -o ANOTHER"
+        ) from None
+    differences = _differences(before, json.loads(json.dumps(run.to_dict())))
+    if differences:
+        raise SpecError(
+            f"{record} was asked for something else: {'; '.join(differences)}. "
+            "Resume with the same options, or start anew with -o"
+        )
+    return state
+
+
+def _differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """Return what differs between two records, leaf by leaf: "train.epochs was 2, is 3". Absent is the same as None."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        names = [*before, *(name for name in now if name not in before)]
+        return [d for n in names for d in _differences(before.get(n), now.get(n), f"{path}.{n}" if path else n)]
+    return [] if before == now else [f"{path} was {json.dumps(before)}, is {json.dumps(now)}"]
 
 
 def _loaders(run: Run, train_set: Dataset, val_set: Dataset) -> tuple[DataLoader[Any], DataLoader[Any]]:

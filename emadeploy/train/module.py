@@ -26,6 +26,14 @@ class TrainingModule(lightning.LightningModule):
         #: Metrics per task of the last validation.
         self.results: dict[str, dict[str, float]] = {}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the metrics with the trainer's state, so that a run that continues still knows them."""
+        checkpoint["results"] = self.results
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them back."""
+        self.results = checkpoint.get("results", {})
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the total loss of one batch, and log it and each task's own."""
         image_B3HW, truth = batch

@@ -1,0 +1,56 @@
+"""Made data and a small model for training tests."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec, TrainSpec
+from emadeploy.data.sample import Sample
+
+HEIGHT, WIDTH = 32, 64
+
+
+class Frames:
+    """Frames in memory, each a few coloured stripes at their own depth; ``on_read`` is called before each read."""
+
+    description = "made frames"
+    tasks = ("semseg", "depth", "normals")
+
+    def __init__(self, count: int, on_read: Callable[[], None] = lambda: None) -> None:
+        self.count, self.on_read = count, on_read
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        self.on_read()
+        rng = np.random.default_rng(index)
+        stripe_W = np.repeat(rng.integers(0, 3, WIDTH // 16), 16)
+        label_HW = np.tile(stripe_W.astype(np.uint8), (HEIGHT, 1))
+        normal_33 = np.array([[0, 0, -1], [1, 0, 0], [0, 1, 0]], np.float32)
+        image = (label_HW[..., None] * 80 + rng.integers(0, 40, (HEIGHT, WIDTH, 3))).astype(np.uint8)
+        truth = {
+            "semseg": label_HW,
+            "depth": (1 + label_HW).astype(np.float32),
+            "normals": normal_33[label_HW],
+        }
+        return Sample(str(index), image, truth)
+
+
+@pytest.fixture(scope="session")
+def frames() -> type[Frames]:
+    """Return the class of made frames."""
+    return Frames
+
+
+@pytest.fixture(scope="session")
+def make_spec() -> Callable[..., ModelSpec]:
+    """Return a function that makes a small model's specification; keywords are the recipe's."""
+
+    def make(network: str = "hps", **recipe: object) -> ModelSpec:
+        tasks = (TaskSpec("semseg", channels=3), TaskSpec("depth"), TaskSpec("normals"))
+        recipe = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-3, **recipe}
+        return ModelSpec("tiny", network, tasks, InputSpec(HEIGHT, WIDTH), train=TrainSpec(**recipe))
+
+    return make

@@ -1,0 +1,283 @@
+"""Runs: they learn, repeat themselves to the bit, survive being ended, and refuse what is not theirs."""
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from emadeploy import nets  # noqa: E402
+from emadeploy.contract.errors import ArtifactError, DataError, SpecError  # noqa: E402
+from emadeploy.train import fit as fit_module  # noqa: E402
+from emadeploy.train.fit import Run, error_of, fit  # noqa: E402
+
+
+@pytest.fixture
+def make_run(tmp_path, make_spec):
+    """Return a function that describes a run into tmp_path / name."""
+
+    def make(name: str = "run", network: str = "hps", **options) -> Run:
+        recipe = {key: options.pop(key) for key in ("epochs", "learning_rate", "batch_size") if key in options}
+        return Run(make_spec(network, **recipe), tmp_path / name, "made", "made", **options)
+
+    return make
+
+
+def losses(run: Run) -> list[float]:
+    with (run.output / "metrics.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+
+
+def digest(run: Run, which: str = "last") -> str:
+    return nets.read_checkpoint(run.output / which).digest
+
+
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """The run ends here, as if the machine had."""
+
+
+def stop_after(reads: int, error: BaseException | None = None):
+    """Return a function that raises once it has been called more often than ``reads``."""
+    count = 0
+
+    def on_read() -> None:
+        nonlocal count
+        count += 1
+        if count > reads:
+            raise error or Stopped
+
+    return on_read
+
+
+# ---- learning
+
+
+def test_a_frame_is_learnt(make_run, frames, monkeypatch):
+    lightning_trainer = fit_module.lightning.Trainer
+    monkeypatch.setattr(
+        fit_module.lightning, "Trainer", lambda **given: lightning_trainer(**{**given, "log_every_n_steps": 1})
+    )
+    run = make_run(steps=24, batch_size=1, learning_rate=3e-3, validate_every=30)
+    best = fit(run, frames(1), frames(1), progress=False)
+    found = losses(run)
+    assert np.mean(found[-3:]) < np.mean(found[:3]) / 3
+    assert nets.read_checkpoint(best).step == 24
+
+
+def test_lines_that_a_run_prints(make_run, frames, capsys):
+    run = make_run(steps=3)
+    fit(run, frames(4), frames(2))
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    start, first, second, end = printed.out.splitlines()
+    assert start.startswith("training tiny (hps, 4.1 M parameters) on made frames (4 frames): steps 0 to 3 of 2 frames")
+    assert f"torch {torch.__version__}" in start
+    assert first.startswith("step 2, ")
+    assert "semseg miou " in first
+    # A run that ends inside an epoch is validated all the same.
+    assert second.startswith("step 3, ")
+    assert end.startswith(f"trained tiny: {run.output}/best (step ")
+    assert end.endswith(f"{run.output}/last (step 3)")
+    assert nets.read_checkpoint(run.output / "last").metrics["depth"]["abs"] > 0
+
+
+def test_best_has_the_smallest_error(make_run, frames, monkeypatch):
+    errors = iter([5.0, 3.0, 4.0])
+    monkeypatch.setattr(fit_module, "error_of", lambda metrics: next(errors))
+    run = make_run(epochs=3)
+    assert fit(run, frames(2), frames(1), progress=False) == run.output / "best"
+    assert nets.read_checkpoint(run.output / "best").step == 2
+    assert nets.read_checkpoint(run.output / "last").step == 3
+
+
+def test_error_is_the_geometric_mean_of_the_primary_errors():
+    metrics = {"semseg": {"miou": 60.0, "pixel_accuracy": 1.0}, "depth": {"abs": 0.9, "rel": 7.0}}
+    assert error_of(metrics) == pytest.approx(math.sqrt(40 * 0.9))
+    assert error_of({**metrics, "normals": {"mean": 20.0}}) == pytest.approx((40 * 0.9 * 20) ** (1 / 3))
+    assert error_of({}) == math.inf
+
+
+# ---- the same again, and continuing
+
+
+def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, frames):
+    whole, again, ended = make_run("whole", epochs=3), make_run("again", epochs=3), make_run("ended", epochs=3)
+    fit(whole, frames(4), frames(1), progress=False)
+    fit(again, frames(4), frames(1), progress=False)
+    assert digest(whole) == digest(again)
+    assert digest(whole, "best") == digest(again, "best")
+
+    with pytest.raises(Stopped):
+        fit(ended, frames(4, stop_after(9)), frames(1), progress=False)  # inside the third epoch
+    assert nets.read_checkpoint(ended.output / "last").step == 4
+    assert digest(ended) != digest(whole)
+    fit(ended, frames(4), frames(1), resume=True, progress=False)
+    assert nets.read_checkpoint(ended.output / "last").step == 6
+    assert digest(ended) == digest(whole)
+    assert digest(ended, "best") == digest(whole, "best")
+    former = nets.read_checkpoint(ended.output / "last")
+    # Nothing is left to do: continuing once more changes nothing.
+    fit(ended, frames(4), frames(1), resume=True, progress=False)
+    assert nets.read_checkpoint(ended.output / "last") == former
+
+
+def test_another_seed_gives_other_weights(make_run, frames):
+    one, two = make_run("one", steps=1), make_run("two", steps=1, seed=1)
+    fit(one, frames(2), frames(1), progress=False)
+    fit(two, frames(2), frames(1), progress=False)
+    assert digest(one) != digest(two)
+
+
+def test_a_save_inside_an_epoch_can_be_continued(make_run, frames, monkeypatch):
+    """It sees frames of that epoch twice and misses others, but no step is lost and nothing is damaged."""
+    monkeypatch.setattr(fit_module, "SAVE_EVERY_S", -1.0)
+    run = make_run(epochs=2, batch_size=1)
+    with pytest.raises(Stopped):
+        fit(run, frames(4, stop_after(2)), frames(1), progress=False)
+    assert nets.read_checkpoint(run.output / "last").step == 2
+    fit(run, frames(4), frames(1), resume=True, progress=False)
+    assert nets.read_checkpoint(run.output / "last").step == 8
+
+
+# ---- refusals
+
+
+def test_a_second_run_into_the_same_folder_is_refused(make_run, frames):
+    run = make_run(steps=1)
+    fit(run, frames(2), frames(1), progress=False)
+    before = digest(run)
+    with pytest.raises(SpecError, match=r"run already holds a run; continue it with --resume, or name another with -o"):
+        fit(run, frames(2), frames(1), progress=False)
+    assert digest(run) == before
+
+    other = replace(run, seed=5, spec=replace(run.spec, train=replace(run.spec.train, learning_rate=0.5)))
+    with pytest.raises(SpecError, match=r"spec.train.learning_rate was 0.001, is 0.5; seed was 0, is 5\. Resume with"):
+        fit(other, frames(2), frames(1), resume=True, progress=False)
+    assert digest(run) == before
+
+    # Damage to the trainer's state is not resumed from; it is read without running pickles.
+    state = run.output / "trainer.ckpt"
+    state.write_bytes(state.read_bytes()[:-1000])
+    with pytest.raises(ArtifactError, match=r"damaged .*; start anew from its weights with --from .*last"):
+        fit(run, frames(2), frames(1), resume=True, progress=False)
+
+
+def test_nothing_to_resume(make_run, frames, tmp_path):
+    with pytest.raises(SpecError, match=r"holds no run to resume \(no trainer.ckpt\)"):
+        fit(make_run(), frames(2), frames(1), resume=True, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_without_any_task_of_the_model_is_refused(make_run, frames, tmp_path):
+    blind = frames(2)
+    blind.tasks = ("edge",)
+    with pytest.raises(DataError, match=r"validation data made frames has no truth for semseg, depth, normals"):
+        fit(make_run(), frames(2), blind, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "int8"}, "precision 'int8' is unknown; known: fp32, bf16, fp16"),
+        ({"devices": 0}, "devices 0 is not positive"),
+        ({"steps": 0}, "steps 0 is not positive"),
+        ({"backbone": Path("nowhere.pth")}, "backbone nowhere.pth is not a file"),
+        ({"backbone": Path("w.pth"), "start_from": Path("best")}, "weights start from best or with the .*, not both"),
+    ],
+)
+def test_a_run_that_makes_no_sense(make_run, options, message):
+    with pytest.raises(SpecError, match=message):
+        make_run(**options)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(make_run, frames, monkeypatch):
+    run = make_run(epochs=3, batch_size=1)
+    forward, calls = fit_module.TrainingModule.training_step, 0
+
+    def poisoned(module, batch, batch_index):
+        nonlocal calls
+        calls += 1
+        image, truth = batch
+        return forward(module, (image * math.nan if calls == 4 else image, truth), batch_index)
+
+    monkeypatch.setattr(fit_module.TrainingModule, "training_step", poisoned)
+    with pytest.raises(DataError, match=r"training stopped: the loss is nan at step 3; .*last holds the state before"):
+        fit(run, frames(2), frames(1), progress=False)
+    kept = nets.read_checkpoint(run.output / "last")
+    assert kept.step == 2
+    assert all(torch.isfinite(tensor).all() for tensor in kept.state_dict().values())
+
+
+# ---- where weights start from
+
+
+def test_starting_from_a_checkpoint_or_a_backbone(make_run, frames, make_spec, tmp_path):
+    torch.manual_seed(9)
+    donor = nets.build(make_spec())
+    nets.save_checkpoint(tmp_path / "donor", donor, donor.spec)
+    hrnet = next(iter(donor.hrnets().values()))
+    torch.save(hrnet.state_dict(), tmp_path / "hrnet.pth")
+    run = make_run("from", start_from=tmp_path / "donor", steps=1, learning_rate=1e-12)
+    learnt = nets.load(fit(run, frames(2), frames(1), progress=False))
+    for name, parameter in learnt.named_parameters():
+        torch.testing.assert_close(parameter, donor.get_parameter(name), atol=1e-6, rtol=0)
+
+    run = make_run("backbone", backbone=tmp_path / "hrnet.pth", steps=1, learning_rate=1e-12)
+    learnt = nets.load(fit(run, frames(2), frames(1), progress=False))
+    for name, parameter in next(iter(learnt.hrnets().values())).named_parameters():
+        torch.testing.assert_close(parameter, hrnet.get_parameter(name), atol=1e-6, rtol=0)
+    record = json.loads((run.output / "run.json").read_text())["backbone"]
+    assert (record["name"], len(record["sha256"])) == ("hrnet.pth", 64)
+
+
+def test_weights_that_do_not_fit_leave_no_folder(make_run, frames, make_spec, tmp_path):
+    other = nets.build(replace(make_spec(), tasks=make_spec().tasks[:1]))
+    nets.save_checkpoint(tmp_path / "other", other, other.spec)
+    (tmp_path / "text.pth").write_text("no weights")
+    for options in ({"start_from": tmp_path / "other"}, {"backbone": tmp_path / "text.pth"}):
+        with pytest.raises(ArtifactError):
+            fit(make_run(**options), frames(2), frames(1), progress=False)
+        assert not (tmp_path / "run").exists()
+
+
+# ---- a kill
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import Frames
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.train.fit import Run, fit
+import json
+reads = 0
+def on_read():
+    global reads
+    reads += 1
+    if reads > 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+spec = ModelSpec.from_dict(json.loads(Path("spec.json").read_text()))
+fit(Run(spec, Path("run"), "made", "made"), Frames(2, on_read), Frames(1), progress=False)
+"""
+
+
+def test_a_killed_run_leaves_a_checkpoint_and_can_be_continued(make_run, frames, tmp_path):
+    run = make_run(epochs=3)
+    (tmp_path / "spec.json").write_text(json.dumps(run.spec.to_dict()))
+    script = KILLED.format(tests=str(Path(__file__).parent))
+    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert nets.load(run.output / "last").spec == run.spec
+    assert nets.read_checkpoint(run.output / "last").step == 2
+    fit(run, frames(2), frames(1), resume=True, progress=False)
+    assert nets.read_checkpoint(run.output / "last").step == 3
