@@ -14,6 +14,7 @@ from emadeploy.contract.errors import EmadeployError
 #: Command -> module under emadeploy.cli, in the order of the help. Its function ``command`` is the command; what is
 #: heavy (torch, onnx, cv2, ...) is imported inside it.
 COMMANDS = {
+    "demo": "demo",
     "models": "models",
     "train": "train",
     "import": "import_",

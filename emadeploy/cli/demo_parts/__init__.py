@@ -1,0 +1,1 @@
+"""What `emadeploy demo` is put together from: its frames, stages, judgement, table and page."""
