@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from emadeploy.contract.errors import DataError
+
 _PAGE_NAME = "demo.html"
 
 
@@ -17,7 +19,7 @@ def command(
     rooms: Annotated[int, typer.Option(metavar="N", min=1, help="Made rooms, held out, to judge on.")] = 16,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers here.")] = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Random weights, for speed alone.")] = False,
-    model: Annotated[str, typer.Option(hidden=True, help="A checkpoint, zoo model or model.yml.")] = "emanet-rooms",
+    model: Annotated[str, typer.Option(metavar="NAME|DIR", help="Another model, or a checkpoint.")] = "emanet-rooms",
 ) -> None:
     """Export the shipped model as published and rewritten, run both, and show what they see. Takes minutes."""
     from rich.console import Console
@@ -26,6 +28,8 @@ def command(
     from emadeploy.cli.demo_parts import stages, table
     from emadeploy.evaluate.records import write_record
 
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise DataError(f"{json_file.parent} is not a folder; --json needs one that exists")
     found, shown = stages.find_out(model, output, rooms, untrained=untrained)
     facts = table.facts(found)
     write_page(output / _PAGE_NAME, stages.page(found, shown, facts))

@@ -45,7 +45,7 @@ def photographs() -> list[Photograph]:
     with requires("the demo", "demo"):
         from skimage import data
     try:
-        left_HW3, _, disparity_HW = data.stereo_motorcycle()
+        left_HW3, _, disparity_HW = data.stereo_motorcycle()  # type: ignore[no-untyped-call]
         others = {name: getattr(data, name)() for name in _OTHERS}
     except (OSError, ImportError, ValueError) as error:
         # Releases that lack a picture in the wheel fetch it, which this command promises not to need.
