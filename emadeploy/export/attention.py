@@ -40,7 +40,8 @@ class Normalise(nn.Module):
 
     def forward(self, feat_TCHW: Tensor) -> Tensor:
         length_T1HW = torch.linalg.vector_norm(feat_TCHW, dim=1, keepdim=True)
-        return feat_TCHW * length_T1HW.clamp_min(EPSILON).reciprocal()
+        inverse_T1HW: Tensor = length_T1HW.clamp_min(EPSILON).reciprocal()
+        return feat_TCHW * inverse_T1HW
 
 
 class Product(nn.Module):
@@ -82,7 +83,8 @@ class Spread(nn.Module):
         self.product = Product()
 
     def forward(self, total_RN: Tensor, gathered_RE: Tensor, unit_TCHW: Tensor) -> Tensor:
-        return total_RN + self.product(gathered_RE, as_matrix(unit_TCHW * self.mix))
+        share_RN: Tensor = self.product(gathered_RE, as_matrix(unit_TCHW * self.mix))
+        return total_RN + share_RN
 
 
 class ExactAttention(nn.Module):

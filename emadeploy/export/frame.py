@@ -52,8 +52,8 @@ class Decode(nn.Module):
             case "depth":
                 return map_CHW[0].relu()
             case "normals":
-                length_HW = torch.linalg.vector_norm(map_CHW, dim=0)
-                return (map_CHW / length_HW.clamp_min(_TINY)).permute(1, 2, 0)
+                length_HW: Tensor = torch.linalg.vector_norm(map_CHW, dim=0).clamp_min(_TINY)
+                return (map_CHW / length_HW).permute(1, 2, 0)
             case "edge":
                 return map_CHW[0].sigmoid()
             case _:  # saliency: the softmax of two

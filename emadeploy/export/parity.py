@@ -33,7 +33,8 @@ DECODED_TOLERANCE = 1e-3
 """The same where the graph decodes and raw maps stay inside: relative L2 error, or the share of pixels with another
 label. Decoding is not smooth (argmax, clamping, unit length), so a few pixels on an edge may go either way."""
 
-_LARGEST_AFFINITIES = 4 << 30  # bytes; the published form is not run where it would hold more
+_LARGEST_AFFINITIES = 1 << 30
+"""Bytes; the published form is not run where it holds more. PyTorch needs about three times that on its way."""
 
 
 def with_parity(graph: OnnxGraph, network: Network, frames: int = FRAMES) -> OnnxGraph:

@@ -45,12 +45,14 @@ def open_source(name: str | None, *, size: tuple[int, int] | None = None, untrai
     """
     if untrained:
         return _random(zoo.DEMO_MODEL if name is None else name, size)
-    folder = newest_checkpoint() if name is None else Path(name)
-    if folder is None:
-        return _from_zoo(zoo.DEMO_MODEL, size)
-    if folder.exists() or name is None:
-        return _from_checkpoint(folder, str(folder), size)
-    return _from_zoo(str(name), size)
+    if name is None:
+        newest = newest_checkpoint()
+        return _from_zoo(zoo.DEMO_MODEL, size) if newest is None else _from_checkpoint(newest, str(newest), size)
+    folder = Path(name)
+    # A zoo name stays one where a folder of that name lies about, unless that is a checkpoint.
+    if (folder / RECORD_NAME).is_file() or (folder.exists() and name not in zoo.names()):
+        return _from_checkpoint(folder, name, size)
+    return _from_zoo(name, size)
 
 
 def newest_checkpoint(runs: Path = RUNS) -> Path | None:

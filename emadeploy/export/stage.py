@@ -21,6 +21,7 @@ from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec
 from emadeploy.export import deploy, trace
 from emadeploy.export.parity import FRAMES, with_parity
 from emadeploy.export.source import Source, open_source
+from emadeploy.nets.network import Network
 from emadeploy.runtime.machine import cpu_model
 
 Report = Callable[[str], None]
@@ -61,6 +62,8 @@ def make_artifact(
         raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(BUILDERS)}")
     check_form(wanted.ctal)
     source = open_source(name, size=size, untrained=untrained)
+    for note in source.notes:
+        report(f"note: {note}")
     output = output or Path(f"{source.spec.name}.{target}")
     check_replaceable(output)
     with scratch(output) as folder:
@@ -84,34 +87,28 @@ def export_graph(
     """
     start = time.perf_counter()
     report(f"exporting {source.described} (torch {torch.__version__}, onnx {onnx.__version__}, opset {trace.OPSET})")
-    spec = source.spec
+    spec, frame_size = source.spec, wanted.frame_size
     tasks = deploy.choose_tasks(spec.task_names, wanted.tasks)
     form = _form(spec, wanted.ctal)
-    rewrites: tuple[str, ...]
-    if form == "affinity":
-        network, rewrites = deploy.published(source.network), ()
-    else:
-        network, rewrites = deploy.exact(source.network, tasks, tiled=True)
+    network, rewrites = _deployment(source.network, form, tasks)
     model = trace.to_onnx(
-        deploy.Deployed(network, tasks, wanted.frame_size),
-        _example(spec, wanted.frame_size),
-        "image" if wanted.frame_size is None else "frame",
+        deploy.Deployed(network, tasks, frame_size),
+        _example(spec, frame_size),
+        "image" if frame_size is None else "frame",
         tasks,
     )
+    if form is not None:
+        spec = replace(spec, ctal=replace(spec.ctal, form=form))
     graph = OnnxGraph(
         folder=folder,
-        model=replace(
-            spec,
-            tasks=tuple(spec.task(task) for task in tasks),
-            ctal=spec.ctal if form is None else replace(spec.ctal, form=form),
-        ),
+        model=replace(spec, tasks=tuple(spec.task(task) for task in tasks)),
         opset=trace.OPSET,
         ctal=form,
         rewrites=rewrites,
         branches=tuple(dict.fromkeys(branch_of(node.name) for node in model.graph.node)),
         inputs=_tensor_specs(model.graph.input),
         outputs=_tensor_specs(model.graph.output),
-        frame_size=wanted.frame_size,
+        frame_size=frame_size,
         notes=source.notes,
         source=source.record,
         versions=_versions(),
@@ -122,9 +119,8 @@ def export_graph(
         graph.write()
     except OSError as error:
         raise ExportError(f"the graph cannot be written to {folder}: {error.strerror or error}") from error
-    report(
-        f"exported in {time.perf_counter() - start:.1f} s, {_worst(graph)}, {graph.path.stat().st_size / 1e6:.1f} MB"
-    )
+    seconds, megabytes = time.perf_counter() - start, graph.path.stat().st_size / 1e6
+    report(f"exported in {seconds:.1f} s, {_worst(graph)}, {megabytes:.1f} MB")
     return graph
 
 
@@ -147,6 +143,13 @@ def _form(spec: ModelSpec, asked: str | None) -> str | None:
             raise SpecError(f"model {spec.name!r} is a {spec.network} network, without CTAL: leave --ctal out")
         return None
     return asked or "exact"
+
+
+def _deployment(network: Network, form: str | None, tasks: Sequence[str]) -> tuple[Network, tuple[str, ...]]:
+    """Return the network to trace, and the rewrites applied: none to the published form, which is there to compare."""
+    if form == "affinity":
+        return deploy.published(network), ()
+    return deploy.exact(network, tasks, tiled=True)
 
 
 def _example(spec: ModelSpec, frame_size: tuple[int, int] | None) -> torch.Tensor:

@@ -79,7 +79,7 @@ class Evaluate(nn.Module):
     def forward(self, map_SCHW: Tensor) -> Tensor:
         H, W = map_SCHW.shape[-2:]
         map_RHW = map_SCHW.flatten(0, 1)
-        points = self.along_rows(self.rows, self.along_columns(map_RHW, self.columns))
+        points: Tensor = self.along_rows(self.rows, self.along_columns(map_RHW, self.columns))
         points_RPJPJ = points.reshape(-1, POINTS, H // TILE, POINTS, W // TILE)
         return points_RPJPJ.permute(1, 3, 0, 2, 4).reshape(POINTS**2, -1, (H // TILE) * (W // TILE))
 

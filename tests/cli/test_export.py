@@ -23,7 +23,8 @@ def run(command: list[str], folder: Path, *arguments: str) -> subprocess.Complet
 def test_from_a_name_to_maps(emadeploy_command: list[str], tmp_path: Path) -> None:
     done = run(emadeploy_command, tmp_path, *LIGHT, "--target", "ort-fp32", "--tasks", "depth")
     assert (done.returncode, done.stderr) == (0, "")
-    started, exported, building, built = done.stdout.splitlines()
+    note, started, exported, building, built = done.stdout.splitlines()
+    assert note.startswith("note: random weights")
     assert started.startswith("exporting hps-cityscapes, untrained (torch ")
     assert "off by" in exported
     assert building.startswith("building onnxruntime-fp32 (onnxruntime ")

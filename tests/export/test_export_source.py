@@ -68,6 +68,13 @@ def test_a_run_is_not_a_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
         open_source(str(tmp_path))
 
 
+def test_a_folder_named_like_a_model_does_not_hide_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hps-cityscapes").mkdir()
+    with pytest.raises(SpecError, match="comes without weights"):
+        open_source("hps-cityscapes")
+
+
 def test_untrained_weights_are_the_same_every_time() -> None:
     state = torch.random.get_rng_state()
     one, two = (open_source("hps-cityscapes", untrained=True, size=(64, 64)) for _ in range(2))
