@@ -1,6 +1,6 @@
 """Write docs/rooms.jpg: made rooms as an artifact of the shipped model sees them, one row a room.
 
-    python tools/readme_picture.py emanet-rooms.onnxruntime-fp32
+python tools/readme_picture.py emanet-rooms.onnxruntime-fp32
 """
 
 from __future__ import annotations

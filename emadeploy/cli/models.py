@@ -15,6 +15,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print json.")] = False,
 ) -> None:
     """List the models of the zoo, or show one."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
@@ -27,11 +28,12 @@ def command(
     if name is not None:
         _show(specs[0], has_weights=zoo.weights(name) is not None)
         return
-    table = Table("name", "network", "tasks", "input", "weights", "what it is")
+    table = Table("name", "tasks", "input", "weights", "what it is", box=SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
     for spec in specs:
-        size = f"{spec.input.height} x {spec.input.width}"
+        size = f"{spec.input.height}x{spec.input.width}"
         shipped = "shipped" if zoo.weights(spec.name) else "none"
-        table.add_row(spec.name, spec.network, ", ".join(spec.task_names), size, shipped, spec.description)
+        table.add_row(spec.name, ", ".join(spec.task_names), size, shipped, spec.description)
     Console().print(table)
 
 
