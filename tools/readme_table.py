@@ -59,8 +59,8 @@ def table(record: dict[str, Any]) -> str:
     machine = record["machine"]
     below = (
         f"Model `{record['model']}`, {'**untrained**' if record['untrained'] else 'trained on made rooms'}; metrics on "
-        f"{record['frames']} held-out made rooms (`{record['data']}`). Measured in turns, {rewritten['latency_ms']['n']} "
-        f"runs each, {rewritten['threads']} threads of an {machine['cpu']} ({machine['architecture']}), by "
+        f"{record['frames']} held-out made rooms (`{record['data']}`). Measured in turns, "
+        f"{rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads of an {machine['cpu']} ({machine['architecture']}), by "
         "`emadeploy demo --json demo.json`; the ratios are the point, absolute times move from machine to machine."
     )
     return "\n".join([*lines, "", below])
