@@ -57,11 +57,12 @@ def table(record: dict[str, Any]) -> str:
         row("the two agree: pixels of the same class", "", f"{agreement['semseg']['agreement']:.3f} %"),
     ]
     machine = record["machine"]
+    weights = "**untrained**" if record["untrained"] else "trained on made rooms"
     below = (
-        f"Model `{record['model']}`, {'**untrained**' if record['untrained'] else 'trained on made rooms'}; metrics on "
-        f"{record['frames']} held-out made rooms (`{record['data']}`). Measured in turns, "
-        f"{rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads of an {machine['cpu']} ({machine['architecture']}), by "
-        "`emadeploy demo --json demo.json`; the ratios are the point, absolute times move from machine to machine."
+        f"Model `{record['model']}`, {weights}; metrics on {record['frames']} held-out made rooms (`{record['data']}`). "
+        f"Measured in turns, {rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads of an "
+        f"{machine['cpu']} ({machine['architecture']}), by `emadeploy demo --json demo.json`; the ratios are the point, "
+        "absolute times move from machine to machine."
     )
     return "\n".join([*lines, "", below])
 
