@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
 from emadeploy.contract.preprocess import preprocess, resize_nearest
 from emadeploy.contract.spec import ModelSpec
@@ -39,6 +39,8 @@ class Draws(Sampler[tuple[int, bool]]):
 
     def __init__(self, count: int, *, seed: int, flip: bool) -> None:
         self.count, self.seed, self.flip, self.epoch = count, seed, flip, 0
+        #: Draws to leave out, the next time alone: those of a run that continues inside an epoch.
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this."""
@@ -50,8 +52,32 @@ class Draws(Sampler[tuple[int, bool]]):
     def __iter__(self) -> Iterator[tuple[int, bool]]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order, coins = rng.permutation(self.count), rng.random(self.count) < 0.5
-        for index, coin in zip(order.tolist(), coins.tolist(), strict=True):
+        skip, self.skip = self.skip, 0
+        for index, coin in zip(order[skip:].tolist(), coins[skip:].tolist(), strict=True):
             yield index, self.flip and coin
+
+
+class Loader(DataLoader[Batch]):
+    """Batches by :class:`Draws`, which Lightning can continue inside an epoch.
+
+    ``position`` is where training is: the epoch, and its batches that were trained on. It is set by who saves: what
+    the loader itself has given out may lie in a queue of its workers.
+    """
+
+    position = (0, 0)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what goes with the trainer's state."""
+        epoch, batches = self.position
+        return {"epoch": epoch, "batches": batches}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue after the batches of ``state``."""
+        self.position = state["epoch"], state["batches"]
+        assert isinstance(self.sampler, Draws)
+        # Workers draw as soon as they start, which is before Lightning chooses the epoch.
+        self.sampler.set_epoch(state["epoch"])
+        self.sampler.skip = state["batches"] * (self.batch_size or 1)
 
 
 def to_tensors(sample: Sample, spec: ModelSpec, *, flip: bool = False) -> Batch:

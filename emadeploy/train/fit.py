@@ -33,7 +33,7 @@ from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.evaluate.metrics import METRICS
 from emadeploy.nets.entries import fill
-from emadeploy.train.batches import Batches, Draws
+from emadeploy.train.batches import Batches, Draws, Loader
 from emadeploy.train.module import TrainingModule
 from emadeploy.train.report import Report, in_words, progress_bars, quiet
 
@@ -101,17 +101,18 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
     model = _starting_model(run).to(memory_format=torch.channels_last)
     if not resume:
         _write_record(run)
-    module, keeper = TrainingModule(model, run.spec), _Keeper(run)
+    train_loader, val_loader = _loaders(run, train_set, val_set)
+    epochs, steps = _length(run, len(train_set))
+    module, keeper = TrainingModule(model, run.spec, steps), _Keeper(run, train_loader, steps)
     data = f"{train_set.description} ({len(train_set)} frames)"
     reports = [Report(run.spec, data, run.precision), *progress_bars()] if progress else []
-    train_loader, val_loader = _loaders(run, train_set, val_set)
     with quiet():
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=run.devices,
             precision=PRECISIONS[run.precision],
-            max_epochs=-1 if run.steps else run.spec.train.epochs,
-            max_steps=run.steps or -1,
+            # No max_steps: with it, Lightning takes a finished epoch for an open one when a run continues.
+            max_epochs=epochs,
             check_val_every_n_epoch=run.validate_every,
             logger=CSVLogger(str(run.output), name="", version=""),
             callbacks=[keeper, *reports],
@@ -136,6 +137,17 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
     return best
 
 
+def _length(run: Run, frames: int) -> tuple[int, int]:
+    """Return the epochs and the optimiser steps of a run over so many frames.
+
+    Where the run has a number of steps, the epochs are as many as it needs, the last one perhaps cut short.
+    """
+    batches = math.ceil(frames / run.devices) / run.spec.train.batch_size
+    per_epoch = math.floor(batches) if batches > 1 else 1  # as `_loaders` drops what does not fill a batch
+    epochs = math.ceil(run.steps / per_epoch) if run.steps else run.spec.train.epochs
+    return epochs, run.steps or epochs * per_epoch
+
+
 def error_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
     """Return one number to choose the best checkpoint by: the geometric mean over tasks of the primary metric's error.
 
@@ -153,8 +165,9 @@ def error_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
 class _Keeper(Callback):
     """Saves `last/` and the trainer's state after every epoch and every ten minutes, `best/` when it is better."""
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.best, self.saved_at = run, math.inf, time.monotonic()
+    def __init__(self, run: Run, loader: Loader, steps: int) -> None:
+        self.run, self.loader, self.steps = run, loader, steps
+        self.best, self.saved_at = math.inf, time.monotonic()
         #: Optimiser steps at the last validation.
         self.validated_at = -1
 
@@ -176,10 +189,16 @@ class _Keeper(Callback):
             self._save_weights(module, "best")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self.loader.position = trainer.current_epoch + 1, 0
         self._save(trainer, module)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any) -> None:
-        if time.monotonic() - self.saved_at > SAVE_EVERY_S:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.loader.position = trainer.current_epoch, batch_idx + 1
+        trainer.should_stop = module.global_step >= self.steps
+        # The last batch of an epoch is saved with the epoch's end.
+        if time.monotonic() - self.saved_at > SAVE_EVERY_S and not trainer.is_last_batch:
             self._save(trainer, module)
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
@@ -268,12 +287,12 @@ def _differences(before: Any, now: Any, path: str = "") -> list[str]:
     return [] if before == now else [f"{path} was {json.dumps(before)}, is {json.dumps(now)}"]
 
 
-def _loaders(run: Run, train_set: Dataset, val_set: Dataset) -> tuple[DataLoader[Any], DataLoader[Any]]:
+def _loaders(run: Run, train_set: Dataset, val_set: Dataset) -> tuple[Loader, DataLoader[Any]]:
     size, recipe = run.spec.train.batch_size, run.spec.train
     draws = Draws(len(train_set), seed=run.seed, flip=recipe.horizontal_flip)
     in_order = [(index, False) for index in range(len(val_set))]
     shared: dict[str, Any] = {"batch_size": size, "num_workers": run.workers, "pin_memory": torch.cuda.is_available()}
     return (
-        DataLoader(Batches(train_set, run.spec), sampler=draws, drop_last=len(train_set) > size, **shared),
+        Loader(Batches(train_set, run.spec), sampler=draws, drop_last=len(train_set) > size, **shared),
         DataLoader(Batches(val_set, run.spec), sampler=in_order, **shared),
     )

@@ -16,11 +16,15 @@ from emadeploy.train.losses import MultiTaskLoss
 
 
 class TrainingModule(lightning.LightningModule):
-    """EMA-Net (or a baseline) under training: ``model`` is the network of ``spec``."""
+    """EMA-Net (or a baseline) under training: ``model`` is the network of ``spec``, ``steps`` the length of the run.
 
-    def __init__(self, model: nn.Module, spec: ModelSpec) -> None:
+    The length is given, because asking Lightning for it (``estimated_stepping_batches``) while the optimiser is made
+    starts the loader before the state of a run that continues is there: it would give out another epoch's frames.
+    """
+
+    def __init__(self, model: nn.Module, spec: ModelSpec, steps: int) -> None:
         super().__init__()
-        self.model, self.spec = model, spec
+        self.model, self.spec, self.steps = model, spec, steps
         self.loss = MultiTaskLoss(spec.tasks, spec.train.weighting)
         self.metrics = Metrics(spec.tasks)
         #: Metrics per task of the last validation.
@@ -66,12 +70,11 @@ class TrainingModule(lightning.LightningModule):
         """Adam, and a cosine over the whole run (or warm restarts, doubling), stepped with every batch."""
         recipe = self.spec.train
         optimiser = torch.optim.Adam(self.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        steps = max(int(self.trainer.estimated_stepping_batches), 1)
         schedule: torch.optim.lr_scheduler.LRScheduler
         if recipe.schedule == "cosine":
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=self.steps)
         else:
-            first = max(round(steps * recipe.warm_restart_epochs / recipe.epochs), 1)
+            first = max(round(self.steps * recipe.warm_restart_epochs / recipe.epochs), 1)
             schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=first, T_mult=2)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

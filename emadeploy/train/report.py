@@ -29,8 +29,6 @@ _NOISE = (
     r".*LeafSpec",
     r".*treespec",
     r"`isinstance\(treespec",
-    # A run continued inside an epoch sees some of its frames twice and others not at all: no harm to training.
-    r"You're resuming from a checkpoint that ended before the epoch ended",
     # Lightning finds no Slurm command, no interactive shell and so on.
     r".*`srun` command is available",
     # The trainer itself restores schedule and optimiser in this order.
@@ -69,11 +67,12 @@ class Report(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Say what is trained on what, and with which versions."""
+        assert isinstance(module, TrainingModule)
         millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
         self._print(
             trainer,
             f"training {self.spec.name} ({self.spec.network}, {millions:.1f} M parameters) on {self.data}: "
-            f"steps {trainer.global_step} to {trainer.estimated_stepping_batches} of {self.spec.train.batch_size} "
+            f"steps {trainer.global_step} to {module.steps} of {self.spec.train.batch_size} "
             f"frames, {self.precision} on {module.device}; "
             f"emadeploy {__version__}, torch {torch.__version__}, lightning {lightning.__version__}",
         )

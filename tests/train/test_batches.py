@@ -8,7 +8,7 @@ pytest.importorskip("lightning")
 
 from emadeploy.contract.preprocess import preprocess  # noqa: E402
 from emadeploy.data.sample import Sample  # noqa: E402
-from emadeploy.train.batches import Batches, Draws, to_tensors  # noqa: E402
+from emadeploy.train.batches import Batches, Draws, Loader, to_tensors  # noqa: E402
 
 
 @pytest.fixture
@@ -112,3 +112,14 @@ def test_draws_index_batches(frames, spec):
     image, _ = batches[(1, False)]
     assert len(batches) == 3
     assert torch.equal(batches[(1, True)][0], image.flip(-1))
+
+
+def test_a_loader_continues_inside_an_epoch_once(frames, spec):
+    loader = Loader(Batches(frames(6), spec), sampler=Draws(6, seed=3, flip=True), batch_size=2)
+    whole = [image for image, _ in loader]
+    loader.load_state_dict({"epoch": 0, "batches": 2})
+    rest = [image for image, _ in loader]
+    assert len(rest) == 1
+    assert torch.equal(rest[0], whole[2])
+    assert len(list(loader)) == 3
+    assert loader.state_dict() == {"epoch": 0, "batches": 2}

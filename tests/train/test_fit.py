@@ -109,8 +109,9 @@ def test_error_is_the_geometric_mean_of_the_primary_errors():
 # ---- the same again, and continuing
 
 
-def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, frames):
-    whole, again, ended = make_run("whole", epochs=3), make_run("again", epochs=3), make_run("ended", epochs=3)
+@pytest.mark.parametrize("length", [{"epochs": 3}, {"steps": 6}], ids=["epochs", "steps"])
+def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, frames, length):
+    whole, again, ended = (make_run(name, **length) for name in ("whole", "again", "ended"))
     fit(whole, frames(4), frames(1), progress=False)
     fit(again, frames(4), frames(1), progress=False)
     assert digest(whole) == digest(again)
@@ -137,15 +138,18 @@ def test_another_seed_gives_other_weights(make_run, frames):
     assert digest(one) != digest(two)
 
 
-def test_a_save_inside_an_epoch_can_be_continued(make_run, frames, monkeypatch):
-    """It sees frames of that epoch twice and misses others, but no step is lost and nothing is damaged."""
+@pytest.mark.parametrize("workers", [0, 1])
+def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, monkeypatch, workers):
+    whole, ended = make_run("whole", epochs=2, batch_size=1), make_run("ended", epochs=2, batch_size=1)
+    fit(whole, frames(4), frames(1), progress=False)
     monkeypatch.setattr(fit_module, "SAVE_EVERY_S", -1.0)
-    run = make_run(epochs=2, batch_size=1)
     with pytest.raises(Stopped):
-        fit(run, frames(4, stop_after(2)), frames(1), progress=False)
-    assert nets.read_checkpoint(run.output / "last").step == 2
-    fit(run, frames(4), frames(1), resume=True, progress=False)
-    assert nets.read_checkpoint(run.output / "last").step == 8
+        fit(ended, frames(4, stop_after(6)), frames(1), progress=False)  # inside the second epoch
+    assert nets.read_checkpoint(ended.output / "last").step == 6
+    monkeypatch.undo()
+    fit(replace(ended, workers=workers), frames(4), frames(1), resume=True, progress=False)
+    assert nets.read_checkpoint(ended.output / "last").step == 8
+    assert digest(ended) == digest(whole)
 
 
 # ---- refusals
