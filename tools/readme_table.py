@@ -59,10 +59,10 @@ def table(record: dict[str, Any]) -> str:
     machine = record["machine"]
     weights = "**untrained**" if record["untrained"] else "trained on made rooms"
     below = (
-        f"Model `{record['model']}`, {weights}; metrics on {record['frames']} held-out made rooms (`{record['data']}`). "
-        f"Measured in turns, {rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads of an "
-        f"{machine['cpu']} ({machine['architecture']}), by `emadeploy demo --json demo.json`; the ratios are the point, "
-        "absolute times move from machine to machine."
+        f"Model `{record['model']}`, {weights}; metrics on {record['frames']} held-out made rooms "
+        f"(`{record['data']}`). Measured in turns, {rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads "
+        f"of an {machine['cpu']} ({machine['architecture']}), by `emadeploy demo --json demo.json`; the ratios are the "
+        "point, absolute times move from machine to machine."
     )
     return "\n".join([*lines, "", below])
 
