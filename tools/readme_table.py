@@ -60,9 +60,9 @@ def table(record: dict[str, Any]) -> str:
     weights = "**untrained**" if record["untrained"] else "trained on made rooms"
     below = (
         f"Model `{record['model']}`, {weights}; metrics on {record['frames']} held-out made rooms "
-        f"(`{record['data']}`). Measured in turns, {rewritten['latency_ms']['n']} runs each, {rewritten['threads']} threads "
-        f"of an {machine['cpu']} ({machine['architecture']}), by `emadeploy demo --json demo.json`; the ratios are the "
-        "point, absolute times move from machine to machine."
+        f"(`{record['data']}`). Measured in turns, {rewritten['latency_ms']['n']} runs each, "
+        f"{rewritten['threads']} threads of an {machine['cpu']} ({machine['architecture']}), by "
+        "`emadeploy demo --json demo.json`; the ratios are the point, absolute times move from machine to machine."
     )
     return "\n".join([*lines, "", below])
 
