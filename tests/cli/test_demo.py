@@ -212,7 +212,7 @@ def test_what_cannot_be_shown_is_said_at_once(
 
 @pytest.mark.slow
 def test_the_whole_demo(emadeploy_command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("torch", "onnx", "skimage", "cv2", "trimesh"):
+    for package in ("torch", "onnx", "skimage", "cv2", "embreex"):
         pytest.importorskip(package)
     monkeypatch.setenv("EMADEPLOY_CACHE", str(tmp_path / "cache"))
     (tmp_path / "tiny").mkdir()
