@@ -5,21 +5,9 @@ What falls where, after the 40-class mapping of NYUv2: curtains are `window`, do
 cushions belong to the bed or sofa they lie on.
 """
 
-CLASS_NAMES: tuple[str, ...] = (
-    "bed",
-    "books",
-    "ceiling",
-    "chair",
-    "floor",
-    "furniture",
-    "objects",
-    "picture",
-    "sofa",
-    "table",
-    "tv",
-    "wall",
-    "window",
-)
+from emadeploy.contract.tasks import NYUV2_13
+
+CLASS_NAMES = NYUV2_13
 
 BED, BOOKS, CEILING, CHAIR, FLOOR, FURNITURE, OBJECTS, PICTURE, SOFA, TABLE, TV, WALL, WINDOW = range(13)
 
