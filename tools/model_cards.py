@@ -176,8 +176,8 @@ def _measured(spec: ModelSpec, facts: Mapping[str, Any]) -> Iterator[str]:
         yield "## Limits"
         yield (
             "Trained on made rooms only: it shows how the toolkit works and lets speed, memory and the cost of each "
-            "precision be measured on a network that has learnt something. On photographs it has not been measured; "
-            "expect it to be worse there, and train on data of the place where it is to run."
+            "precision be measured on a network that has learnt something. `emadeploy demo` shows it on "
+            "photographs, as it is; train on data of the place where it is to run."
         )
 
 
