@@ -51,8 +51,8 @@ def compose(
     pictures, picture_answers = photographs
     trained_on = "made rooms" if spec.data == "rooms" else spec.data or "other pictures"
     outside = (
-        f"Real cameras, real light. The network was trained on {trained_on} and has never seen a photograph: these "
-        "pictures are out of its domain, and are shown as they come."
+        f"Real cameras, real light. The network was trained on {trained_on}: these pictures are out of its domain, "
+        "and are shown as they come. Black in a ground truth: not measured."
     )
     labelled = [task for task in spec.tasks if task.kind in ("semseg", "human_parts") and task.class_names]
     return Page(
