@@ -1,6 +1,7 @@
 """The record between the stages: an ONNX graph, and beside it in json what it computes and where it comes from.
 
-    FOLDER/model.onnx        the graph, weights inside, every extent fixed
+    FOLDER/model.onnx        the graph, weights inside, every extent fixed; with Q/DQ where that is how it was quantised
+    FOLDER/model.xml, .bin   the same graph, quantised, in OpenVINO's own form: where NNCF did it
     FOLDER/model.json        this record
 
 Nodes, and initialisers with them, are named by the path of their layer in the network: ``heads.depth.0.conv1/Conv``.
@@ -21,8 +22,10 @@ from emadeploy.contract.manifest import file_digest
 from emadeploy.contract.plain import to_plain
 from emadeploy.contract.spec import ModelSpec, TensorSpec
 
-SCHEMA = 1
+SCHEMA = 2
 GRAPH_NAME = "model.onnx"
+IR_NAME = "model.xml"
+IR_WEIGHTS_NAME = "model.bin"
 RECORD_NAME = "model.json"
 
 # First match wins. `{}` stands for the task, the last group of the pattern.
@@ -58,6 +61,9 @@ class OnnxGraph:
     - ``parity``: per task its agreement with PyTorch, as measured against ``reference``.
     - ``notes``: what a user of the graph must know.
     - ``source``: what it was made from: 'model', 'checkpoint', 'sha256', 'untrained'.
+    - ``calibration``: how it was quantised, for the manifest; its 'kept' lists the nodes that stay in higher precision
+      on purpose. ``None``: it was not.
+    - ``asked``: precision asked for per branch, 'int8', 'bf16', 'fp16' or 'fp32'; where it says nothing, the target's.
     """
 
     folder: Path
@@ -74,11 +80,23 @@ class OnnxGraph:
     notes: tuple[str, ...] = ()
     source: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The ONNX file."""
         return self.folder / GRAPH_NAME
+
+    @property
+    def ir_path(self) -> Path:
+        """The quantised graph in OpenVINO's form, its weights beside it; there only where NNCF left it."""
+        return self.folder / IR_NAME
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """The nodes that stay in higher precision on purpose."""
+        return frozenset((self.calibration or {}).get("kept", ()))
 
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of its graph."""
@@ -87,10 +105,10 @@ class OnnxGraph:
         return {key: value for key, value in facts.items() if value}
 
     def write(self) -> None:
-        """Write the record beside the graph, which must be there: the record holds its digest."""
+        """Write the record beside the graph, which must be there: the record holds the digests of its files."""
         data = to_plain(self)
         del data["folder"]
-        record = {"schema": SCHEMA, "sha256": file_digest(self.path), **data}
+        record = {"schema": SCHEMA, "sha256": _digests(self.folder), **data}
         (self.folder / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -101,8 +119,10 @@ class OnnxGraph:
             data = json.loads(path.read_text(encoding="utf-8"))
             if data.pop("schema", None) != SCHEMA:
                 raise ArtifactError(f"{path} is of another version of emadeploy: export again")
-            if data.pop("sha256") != file_digest(folder / GRAPH_NAME):
-                raise ArtifactError(f"{folder / GRAPH_NAME} differs from its digest in {RECORD_NAME}: export again")
+            wanted, found = data.pop("sha256"), _digests(folder)
+            for name in sorted({*wanted, *found}):
+                if wanted.get(name) != found.get(name):
+                    raise ArtifactError(f"{folder / name} differs from its digest in {RECORD_NAME}: export again")
             data["model"] = ModelSpec.from_dict(data["model"])
             for key in ("inputs", "outputs"):
                 data[key] = tuple(TensorSpec.from_dict(tensor) for tensor in data[key])
@@ -113,3 +133,9 @@ class OnnxGraph:
             return cls(folder=folder, **data)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SpecError) as error:
             raise ArtifactError(f"{path} is not the record of a graph ({type(error).__name__}: {error})") from None
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the digest of each file of a graph; the ONNX graph must be there."""
+    forms = [name for name in (IR_NAME, IR_WEIGHTS_NAME) if (folder / name).exists()]
+    return {name: file_digest(folder / name) for name in (GRAPH_NAME, *forms)}

@@ -13,12 +13,11 @@ from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.contract.spec import TensorSpec
 
-TARGET = "onnxruntime-fp32"
 ENGINE_FILE = "model.onnx"
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
-def build(graph: OnnxGraph, output: Path) -> Manifest:
+def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
     """Make the artifact of ``graph`` at ``output``, which it replaces in one step, and return its manifest.
 
     Raises BuildError where ONNX Runtime cannot load the graph, the disk refuses, or ``output`` is something else.
@@ -29,7 +28,7 @@ def build(graph: OnnxGraph, output: Path) -> Manifest:
         _check_loads(engine, graph)
         manifest = Manifest(
             model=graph.model,
-            target=TARGET,
+            target=target,
             precision=dict.fromkeys(graph.branches, "fp32"),
             engine_file=ENGINE_FILE,
             files={ENGINE_FILE: FileRecord.of(engine)},

@@ -6,6 +6,7 @@ import json
 import platform
 import re
 from collections import Counter
+from collections.abc import Callable, Mapping
 from importlib import metadata, util
 from typing import Annotated, Any
 
@@ -58,26 +59,31 @@ def packages() -> list[dict[str, str | None]]:
 
 def targets() -> list[dict[str, str | None]]:
     """Return per target what keeps it from being exported or run here; ``None`` where nothing does."""
+    from emadeploy.build import BUILDERS, builder
     from emadeploy.runtime.backends import BACKENDS, opener
 
     try:
-        from emadeploy.export.stage import BUILDERS
+        import emadeploy.export.stage  # noqa: F401 - the import is the question
 
-        builders, no_export = tuple(BUILDERS), None
+        no_export = None
     except ModuleNotFoundError as error:
-        builders, no_export = (), f"needs {error.name}: pip install 'emadeploy[export]'"
-    later = "not in this version"
+        no_export = f"needs {error.name}: pip install 'emadeploy[export]'"
     found = []
     for target, (engine, _) in TARGETS.items():
-        export = no_export or (None if target in builders else later)
-        run = None if engine in BACKENDS else later
-        try:
-            if engine in BACKENDS:
-                opener(engine)
-        except EmadeployError as error:
-            run = str(error)
-        found.append({"target": target, "export": export, "run": run})
+        export = no_export or _missing(engine, BUILDERS, builder)
+        found.append({"target": target, "export": export, "run": _missing(engine, BACKENDS, opener)})
     return found
+
+
+def _missing(engine: str, known: Mapping[str, Any], load: Callable[[str], Any]) -> str | None:
+    """Return why ``load`` cannot give this engine's function; ``None`` where it can."""
+    if engine not in known:
+        return "not in this version"
+    try:
+        load(engine)
+    except EmadeployError as error:
+        return str(error)
+    return None
 
 
 def _version(package: str) -> str | None:

@@ -44,6 +44,8 @@ TARGETS: dict[str, tuple[str, str]] = {
     "trt-rtx-fp16": ("tensorrt_rtx", "fp16"),
     "trt-rtx-int8": ("tensorrt_rtx", "int8"),
 }
+#: What layers that are not int8 may run in.
+RESTS = ("fp32", "bf16", "fp16")
 _ALIASES = {"ort-fp32": "onnxruntime-fp32", "ort-int8": "onnxruntime-int8"}
 
 
@@ -73,7 +75,10 @@ class Manifest:
     """What an artifact is and where it comes from.
 
     - ``model``: the specification, with the input size and tasks as exported; ``target``: a key of TARGETS.
-    - ``precision``: obtained precision per branch of the network, e.g. ``{"backbone": "fp32", ...}``.
+    - ``precision``: obtained precision per branch of the network, e.g. ``{"backbone": "int8", "ctal": "mixed", ...}``;
+      ``asked``: the precision asked for per branch, empty where it is the target's everywhere.
+    - ``rest``: what the layers that are not int8 run in, 'fp32', 'bf16' or 'fp16', where the engine is told so when it
+      loads. ``audit``: what the engine really ran in, per branch: 'branches', 'total', 'engine', 'machine'.
     - ``engine_file``: the file that the engine loads; ``files``: every file of the artifact but the manifest.
     - ``inputs`` / ``outputs``: the graph's tensors. ``frame_size``: the (height, width) of the uint8 frame that the
       graph takes, resizing, normalising and decoding inside; ``None`` where the runtime does that.
@@ -96,13 +101,17 @@ class Manifest:
     accuracy: Mapping[str, Any] | None = None
     calibration: Mapping[str, Any] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, str] = field(default_factory=dict)
+    rest: str = "fp32"
+    audit: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         with spec_path("manifest"):
             one_of("target", self.target, tuple(TARGETS))
-            for name in ("precision", "graph", "source", "parity", "versions"):
+            one_of("rest", self.rest, RESTS)
+            for name in ("precision", "graph", "source", "parity", "versions", "asked"):
                 as_mapping(name, getattr(self, name))
-            for name in ("accuracy", "calibration"):
+            for name in ("accuracy", "calibration", "audit"):
                 as_mapping(name, getattr(self, name) or {})
             require(self.engine_file in self.files, f"engine file {self.engine_file!r} is not among its files")
             for name in self.files:

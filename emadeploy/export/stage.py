@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
-import onnxruntime
 import torch
 
 from emadeploy import __version__
-from emadeploy.build import onnxruntime as onnxruntime_build
+from emadeploy.build import builder, targets
 from emadeploy.build.folder import check_replaceable, scratch
 from emadeploy.build.graph import OnnxGraph, branch_of
 from emadeploy.contract.errors import BuildError, ExportError, SpecError
-from emadeploy.contract.manifest import Manifest, parse_target
+from emadeploy.contract.manifest import TARGETS, parse_target
 from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec
 from emadeploy.export import deploy, trace
 from emadeploy.export.parity import FRAMES, with_parity
@@ -26,8 +25,8 @@ from emadeploy.runtime.machine import cpu_model
 
 Report = Callable[[str], None]
 
-BUILDERS: dict[str, Callable[[OnnxGraph, Path], Manifest]] = {"onnxruntime-fp32": onnxruntime_build.build}
-"""Target -> what builds its artifact, in this version."""
+_EXPORTED = tuple(target for target in targets() if TARGETS[target][1] != "int8")
+"""The targets that need no calibration, which this version does not do yet."""
 
 _DTYPES = {int(onnx.TensorProto.FLOAT): "float32", int(onnx.TensorProto.UINT8): "uint8"}
 _LAYOUTS = {4: "BCHW", 3: "HWC", 2: "HW"}
@@ -58,8 +57,10 @@ def make_artifact(
     then nothing is left behind.
     """
     target = parse_target(target)
-    if target not in BUILDERS:
-        raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(BUILDERS)}")
+    if target not in _EXPORTED:
+        raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(_EXPORTED)}")
+    engine = TARGETS[target][0]
+    build = builder(engine)
     check_form(wanted.ctal)
     source = open_source(name, size=size, untrained=untrained)
     for note in source.notes:
@@ -69,10 +70,11 @@ def make_artifact(
     with scratch(output) as folder:
         graph = export_graph(source, wanted, folder, report=report)
         start = time.perf_counter()
-        report(f"building {target} (onnxruntime {onnxruntime.__version__})")
-        manifest = BUILDERS[target](graph, output)
+        report(f"building {target}")
+        manifest = build(graph, output, target)
     megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
-    report(f"built {output} in {time.perf_counter() - start:.1f} s, {megabytes:.1f} MB")
+    seconds, library = time.perf_counter() - start, f"{engine} {manifest.versions[engine]}"
+    report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
     return output
 
 

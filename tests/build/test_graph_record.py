@@ -44,12 +44,38 @@ def test_facts_for_the_manifest(graph: OnnxGraph) -> None:
     assert "ctal" not in replace(graph, ctal=None).facts()
 
 
+def test_a_quantised_graph_there_and_back(graph: OnnxGraph) -> None:
+    quantised = replace(graph, calibration={"recipe": "min-max", "kept": ["ctal/MatMul"]}, asked={"ctal": "bf16"})
+    quantised.ir_path.write_text("layers")
+    quantised.ir_path.with_suffix(".bin").write_bytes(b"weights")
+    quantised.write()
+    assert OnnxGraph.read(graph.folder) == quantised
+    assert quantised.kept == {"ctal/MatMul"}
+    assert graph.kept == frozenset()
+
+
+@pytest.mark.parametrize("file", ["model.xml", "model.bin"])
+@pytest.mark.parametrize("harm", ["altered", "missing", "planted"])
+def test_a_harmed_quantised_form_is_refused(graph: OnnxGraph, file: str, harm: str) -> None:
+    path = graph.folder / file
+    if harm != "planted":
+        path.write_text("layers")
+    graph.write()
+    OnnxGraph.read(graph.folder)
+    if harm == "missing":
+        path.unlink()
+    else:
+        path.write_text("others")
+    with pytest.raises(ArtifactError, match=rf"{file} differs from its digest"):
+        OnnxGraph.read(graph.folder)
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
         (GRAPH_NAME, "another graph", "differs from its digest"),
         (RECORD_NAME, "{}", "of another version"),
-        (RECORD_NAME, '{"schema": 1}', "is not the record of a graph"),
+        (RECORD_NAME, '{"schema": 2}', "is not the record of a graph"),
         (RECORD_NAME, "nothing", "is not the record of a graph"),
     ],
 )

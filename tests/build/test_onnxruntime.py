@@ -52,7 +52,7 @@ def graph(tmp_path: Path) -> OnnxGraph:
 
 def test_the_artifact_runs_and_says_what_it_is(graph: OnnxGraph, tmp_path: Path) -> None:
     output = tmp_path / "red.onnxruntime-fp32"
-    manifest = build(graph, output)
+    manifest = build(graph, output, "onnxruntime-fp32")
     assert Manifest.read(output) == manifest
     manifest.verify_files(output)
     assert manifest.precision == {"backbone": "fp32"}
@@ -69,12 +69,12 @@ def test_the_artifact_runs_and_says_what_it_is(graph: OnnxGraph, tmp_path: Path)
 def test_a_graph_that_does_not_load(graph: OnnxGraph, tmp_path: Path) -> None:
     graph.path.write_bytes(graph.path.read_bytes()[:60])
     with pytest.raises(BuildError, match=r"onnxruntime .* cannot load the graph"):
-        build(graph, tmp_path / "out")
+        build(graph, tmp_path / "out", "onnxruntime-fp32")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_graph_that_is_not_its_record(graph: OnnxGraph, tmp_path: Path) -> None:
     other = replace(graph, outputs=(TensorSpec("depth", (1, 1, 16, 32), "float32", "BCHW"),))
     with pytest.raises(BuildError, match="not those of its record"):
-        build(other, tmp_path / "out")
+        build(other, tmp_path / "out", "onnxruntime-fp32")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["graph"]

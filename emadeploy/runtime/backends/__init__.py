@@ -6,25 +6,13 @@ Each module of this folder has the name of its engine and one public function, `
 
 from __future__ import annotations
 
-import importlib
-from dataclasses import dataclass
-
 from emadeploy.contract.errors import BackendMissing
+from emadeploy.contract.guarded import Guarded
 from emadeploy.runtime.session import OpenSession
 
-
-@dataclass(frozen=True)
-class Backend:
-    """Where an engine's ``open_session`` is, the package that it needs and the extra that installs the package."""
-
-    opener: str  # "module:function"
-    package: str
-    extra: str
-
-
-#: Engine -> backend.
-BACKENDS: dict[str, Backend] = {
-    "onnxruntime": Backend("emadeploy.runtime.backends.onnxruntime:open_session", "onnxruntime", "onnxruntime"),
+#: Engine -> its ``open_session``.
+BACKENDS: dict[str, Guarded] = {
+    "onnxruntime": Guarded("emadeploy.runtime.backends.onnxruntime:open_session", "onnxruntime", "onnxruntime"),
 }
 
 
@@ -38,16 +26,5 @@ def opener(engine: str) -> OpenSession:
         raise BackendMissing(
             f"engine {engine!r} has no backend in this version of emadeploy; it runs: {', '.join(BACKENDS)}"
         )
-    module, function = backend.opener.split(":")
-    try:
-        found: OpenSession = getattr(importlib.import_module(module), function)
-    except ModuleNotFoundError as error:
-        if error.name != backend.package:
-            raise
-        raise BackendMissing.of(f"engine {engine!r}", backend.package, backend.extra) from None
-    except ImportError as error:
-        # Installed, and broken: another interpreter's wheel, a missing system library.
-        raise BackendMissing(
-            f"engine {engine!r}: {backend.package} is installed, but its import fails: {error}"
-        ) from None
-    return found
+    open_session: OpenSession = backend.load(f"engine {engine!r}")
+    return open_session
