@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emadeploy.contract.errors import CalibrationError
+from emadeploy.contract.errors import CalibrationError, SpecError
 from emadeploy.contract.plain import require
 from emadeploy.evaluate.metrics import METRICS, TaskMetrics
 
@@ -193,15 +193,15 @@ def _parse(item: str, tasks: Sequence[str]) -> Budget:
     accepted = ",".join(str(Budget.of(task)) for task in tasks)
     match = _ITEM.fullmatch(item)
     if match is None:
-        require(False, f"budget {item!r} is not TASK=NUMBER with its unit; accepted are e.g. {accepted}")
+        raise SpecError(f"budget {item!r} is not TASK=NUMBER with its unit; accepted are e.g. {accepted}")
     task, number, suffix = match.groups()
     require(task in tasks, f"budget {item!r}: the model has no task {task!r}; accepted are e.g. {accepted}")
     budget = Budget.of(task, float(number))
     wanted = _SUFFIXES[budget.unit]
     if (suffix or "") != wanted:
         said = f"in {suffix}" if suffix else "without a unit"
-        what = {_POINTS: f"points of {budget.metric}", _PERCENT: f"percent of {budget.metric}", _DEGREES: "degrees"}
-        require(False, f"budget {item!r} is {said}; {task} takes {what[budget.unit]}, e.g. {Budget.of(task)}")
+        unit = {_POINTS: "points", _PERCENT: "percent", _DEGREES: "degrees"}[budget.unit]
+        raise SpecError(f"budget {item!r} is {said}; {task} takes {unit} of {budget.metric}, e.g. {Budget.of(task)}")
     return budget
 
 
