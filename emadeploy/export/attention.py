@@ -15,7 +15,8 @@ There is no softmax, so the sum over the pixels y can be taken first. It leaves 
     O[:,i] = sum_d G_d (w_d * F)[:,i]  +  b[i] * sum_y V[:,y]     `spread`, a product (R x E) (E x N) per offset
 
 Both are linear in N. The offsets are added up one after the other, so that one copy of the features exists at a time
-and not nine; ONNX Runtime turns each `spread` and its addition into one product that accumulates in place.
+and not nine; ONNX Runtime turns each `spread` and its addition into one product that accumulates in place. This is the
+form for float32; low precision wants another layout of the same sums (`pixel_major`).
 
 Source: the function is arXiv 2401.11124's, the rewrite this project's. Reference: `nets.affinity.attend_by_affinity`.
 """
@@ -26,7 +27,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from emadeploy.nets.affinity import EPSILON
 from emadeploy.nets.ctal import CrossTaskAttention
@@ -51,27 +51,6 @@ class Product(nn.Module):
         return left @ right
 
 
-class Gather(nn.Module):
-    """The sums over all pixels: values (S, C, H, W), unit features (T, C, H, W) -> K matrices (R, E), by shifting.
-
-    ``G_d[r, e] = sum_y value[r, y] * unit[e, y + d]``; features outside the map are zero.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.product = nn.ModuleList(Product() for _ in OFFSETS)
-
-    def forward(self, value_SCHW: Tensor, unit_TCHW: Tensor) -> list[Tensor]:
-        H, W = unit_TCHW.shape[-2:]
-        value_RN = as_matrix(value_SCHW)
-        padded = functional.pad(unit_TCHW, (1, 1, 1, 1))
-        gathered = []
-        for product, (row, column) in zip(self.product, OFFSETS, strict=True):
-            shifted_EN = as_matrix(padded[:, :, row : row + H, column : column + W])
-            gathered.append(product(value_RN, shifted_EN.T))
-        return gathered
-
-
 class Spread(nn.Module):
     """One offset's share of every pixel: adds ``G_d (w_d * F)`` to the sum (R, N) so far. ``mix`` is w_d."""
 
@@ -91,8 +70,8 @@ class ExactAttention(nn.Module):
     """The three stages of CTAL for one frame, per task (1, C, H, W) -> (1, C, H, W), for the tasks ``answered`` alone.
 
     Takes the place of a `nets.ctal.CrossTaskAttention`. Every task attends with the affinities of all tasks, so the
-    features of all are needed, but values and results of those answered only. ``gather`` makes the sums over pixels:
-    `Gather`, or `tiles.TileGather`, which makes the same ones. ``gamma`` is folded into the fusion weights.
+    features of all are needed, but values and results of those answered only. ``gather`` makes the sums over pixels
+    (`tiles.TileGather`). ``gamma`` is folded into the fusion weights.
     """
 
     bias: Tensor

@@ -9,16 +9,17 @@ The deployed network is a copy of the trained one with some layers replaced in p
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
 from emadeploy.contract.errors import SpecError
 from emadeploy.export import rewrites
-from emadeploy.export.attention import ExactAttention, Gather
+from emadeploy.export.attention import ExactAttention
 from emadeploy.export.frame import Decode, FrameToImage, Resize
+from emadeploy.export.pixel_major import PixelMajorAttention
 from emadeploy.export.tiles import TileGather
-from emadeploy.nets.ctal import CTAL
+from emadeploy.nets.ctal import CTAL, CrossTaskAttention
 from emadeploy.nets.network import Network
 
 
@@ -62,19 +63,32 @@ def published(network: Network, *, form: str = "affinity") -> Network:
 def exact(network: Network, tasks: Sequence[str], *, tiled: bool) -> tuple[Network, tuple[str, ...]]:
     """Return a copy of ``network`` in deployment form that answers ``tasks``, and the rewrites applied, in words.
 
-    ``tiled`` makes the sums over pixels in tiles (`tiles`): fewer multiplications, for float32 only.
+    ``tiled`` makes the sums over pixels in tiles (`tiles`): fewer multiplications, for float32 only. Without, CTAL has
+    the layout of `pixel_major`, for int8 and float16.
     """
+
+    def attention(trained: CrossTaskAttention) -> nn.Module:
+        if tiled:
+            return ExactAttention(trained, tasks, TileGather(trained.size))
+        return PixelMajorAttention(trained, tasks)
+
+    return _rewritten(
+        network, tasks, attention, "affinities linear in pixels, " + ("tiles" if tiled else "pixel-major")
+    )
+
+
+def _rewritten(
+    network: Network, tasks: Sequence[str], attention: Callable[[CrossTaskAttention], nn.Module], described: str
+) -> tuple[Network, tuple[str, ...]]:
     network = copy.deepcopy(network).eval().requires_grad_(False)
     network.add_module("heads", _only(tasks, network.heads))
     applied = ["batch norms folded"] if rewrites.fold_batch_norms(network) else []
     for ctal in _ctals(network):
-        gather = TileGather(ctal.spatial_att.size) if tiled else Gather()
-        ctal.add_module("spatial_att", ExactAttention(ctal.spatial_att, tasks, gather))
-        applied.append("affinities linear in pixels, " + ("in tiles" if tiled else "by shifts"))
+        ctal.add_module("spatial_att", attention(ctal.spatial_att))
         ctal.conv_out = _only(tasks, ctal.conv_out)
         for task, layers in ctal.conv_out.items():
             ctal.conv_out[task] = rewrites.shuffled(layers)
-        applied.append("transposed convolutions as pixel shuffles")
+        applied += [described, "transposed convolutions as pixel shuffles"]
     return network, tuple(applied)
 
 

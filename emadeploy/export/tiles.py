@@ -3,9 +3,10 @@
 Shape suffixes: S, T tasks, C channels, H x W the map, R = S * C and E = T * C rows, K = 9 offsets;
 L an axis of the map (H or W), J its tiles, P = 6 points.
 
-`attention.Gather` multiplies every value with its nine neighbours' features. Along one axis, for a tile of 4 values v
-and the 6 features f around them, the 3 sums ``g[d] = sum_j v[j] f[j+d]`` take 12 multiplications. They are the product
-of two polynomials, transposed, and polynomials can be multiplied at points: evaluate, multiply, interpolate.
+Written out, the gather multiplies every value with its nine neighbours' features. Along one axis, for a tile of 4
+values v and the 6 features f around them, the 3 sums ``g[d] = sum_j v[j] f[j+d]`` take 12 multiplications. They are
+the product of two polynomials, transposed, and polynomials can be multiplied at points: evaluate, multiply,
+interpolate.
 
     g = R^T [(A v) * (B f)]            A (6 x 4), B (6 x 6), R (6 x 3)            6 multiplications
 
@@ -14,7 +15,7 @@ The sum over all pixels becomes a sum over tiles, that is 36 products (R x tiles
 interpolation follows it.
 
 The points 0, 1, -1, 2, -2 and infinity cost float32 little precision (tests measure it). Where numbers are rounded to
-int8 or float16 they would magnify the rounding: there, use `attention.Gather`.
+int8 or float16 they would magnify the rounding: there, use `pixel_major`.
 
 Source: S. Winograd, Arithmetic Complexity of Computations, SIAM 1980, chapters IV and V.
 """
@@ -85,9 +86,9 @@ class Evaluate(nn.Module):
 
 
 class TileGather(nn.Module):
-    """The sums over all pixels: values (S, C, H, W), unit features (T, C, H, W) -> K matrices (R, E), in tiles.
+    """The sums over all pixels: values (S, C, H, W), unit features (T, C, H, W) -> K matrices (R, E).
 
-    Computes what `attention.Gather` computes, for maps of ``size``.
+    ``G_d[r, e] = sum_y value[r, y] * unit[e, y + d]``, features outside the map being zero; for maps of ``size``.
     """
 
     interpolation: Tensor
