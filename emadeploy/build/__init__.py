@@ -29,6 +29,7 @@ class Build(Protocol):
 #: Engine -> its ``build``.
 BUILDERS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.build.onnxruntime:build", "onnxruntime", "onnxruntime"),
+    "openvino": Guarded("emadeploy.build.openvino:build", "openvino", "openvino"),
 }
 
 

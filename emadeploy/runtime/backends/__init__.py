@@ -13,6 +13,7 @@ from emadeploy.runtime.session import OpenSession
 #: Engine -> its ``open_session``.
 BACKENDS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.runtime.backends.onnxruntime:open_session", "onnxruntime", "onnxruntime"),
+    "openvino": Guarded("emadeploy.runtime.backends.openvino:open_session", "openvino", "openvino"),
 }
 
 
