@@ -37,6 +37,8 @@ _DEFAULTS = {
 }
 #: How a unit is written after the number.
 _SUFFIXES = {_POINTS: "", _PERCENT: "%", _DEGREES: "deg"}
+#: A drop of just what is allowed is not over it by the rounding of a subtraction.
+_ROUNDING = 1e-9
 _ITEM = re.compile(r"(\w+)\s*=\s*(\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?)\s*(%|deg)?")
 
 
@@ -93,14 +95,13 @@ class Verdict:
     @property
     def held(self) -> bool:
         """Whether the drop is within the budget."""
-        return self.drop <= self.budget.allowed
+        return self.drop <= self.budget.allowed + _ROUNDING
 
     @property
     def excess(self) -> float:
         """The drop as a multiple of what is allowed: at most 1 where held."""
-        if self.held:
-            return max(self.drop, 0.0) / self.budget.allowed if self.budget.allowed else 0.0
-        return self.drop / self.budget.allowed if self.budget.allowed else math.inf
+        share = max(self.drop, 0.0) / self.budget.allowed if self.budget.allowed else math.inf
+        return min(share, 1.0) if self.held else share
 
     def __str__(self) -> str:
         budget, now = self.budget, "nothing" if self.obtained is None else f"{self.obtained:.4g}"
@@ -153,17 +154,19 @@ class Budgets:
         return tuple(verdict.budget.task for verdict in self.judge(reference, metrics) if not verdict.held)
 
 
-def parse_budgets(text: str | None, tasks: Sequence[str]) -> Budgets:
+def parse_budgets(text: str | None, tasks: Sequence[str], defaults: Mapping[str, float] | None = None) -> Budgets:
     """Return the budgets that ``text`` asks for, 'semseg=1.0,depth=2%,normals=0.5deg', of a model with ``tasks``.
 
-    A task that is not named keeps its default; ``None`` asks for nothing else. Raises SpecError.
+    A task that is not named keeps its default, which ``defaults`` (a recipe's budgets, in the same units) may set;
+    ``None`` asks for nothing else. Raises SpecError.
     """
+    defaults = defaults or {}
     asked: dict[str, Budget] = {}
     for item in () if text is None else text.split(","):
         budget = _parse(item.strip(), tasks)
         require(budget.task not in asked, f"the budgets {text!r} name {budget.task} twice")
         asked[budget.task] = budget
-    return Budgets(tuple(asked.get(task) or Budget.of(task) for task in tasks))
+    return Budgets(tuple(asked.get(task) or Budget.of(task, defaults.get(task)) for task in tasks))
 
 
 def verdict_table(verdicts: Sequence[Verdict], title: str = "") -> Table:

@@ -37,6 +37,10 @@ def test_what_is_named_replaces_the_default_and_keeps_the_order_of_the_model():
     assert [b.relative for b in budgets.items] == [False, True, False]
 
 
+def test_a_recipe_sets_the_defaults():
+    assert str(parse_budgets("depth=3%", THREE, {"semseg": 2, "depth": 9.0})) == "semseg=2,depth=3.0%,normals=0.5deg"
+
+
 def test_every_kind_of_task_has_a_budget_on_one_of_its_metrics():
     for task in KINDS:
         budget = Budget.of(task)
@@ -91,7 +95,8 @@ def test_over_is_what_exceeds_its_budget_and_no_gain_does():
 
 
 def test_a_drop_that_is_just_what_is_allowed_is_held():
-    assert parse_budgets("semseg=0.5", ("semseg",)).over(FLOAT, {"semseg": {"miou": 39.5}}) == ()
+    assert parse_budgets(None, THREE).over(FLOAT, with_values(39.0, 0.2 * 1.02, 20.5)) == ()
+    assert parse_budgets("semseg=0", ("semseg",)).over(FLOAT, with_values()) == ()
 
 
 @pytest.mark.parametrize(
