@@ -1,0 +1,69 @@
+"""What values a tensor took: its ends exactly, and how many fell where, in memory that does not grow with frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+#: Bins from -limit to limit; between half and all of them are in use. Sixteen for each of 256 levels.
+BINS = 4096
+
+
+@dataclass
+class Histogram:
+    """Values seen so far: ``low`` and ``high``, the least and the greatest, and ``counts`` (BINS) of -limit to limit.
+
+    Where a value lies beyond ``limit``, the limit doubles and bins are merged in pairs: nothing is ever guessed.
+    """
+
+    low: float = np.inf
+    high: float = -np.inf
+    limit: float = 0.0
+    counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
+
+    @property
+    def edges(self) -> npt.NDArray[np.float64]:
+        """The ends of the bins (BINS + 1), ascending."""
+        return np.linspace(-self.limit, self.limit, BINS + 1)
+
+    @property
+    def centres(self) -> npt.NDArray[np.float64]:
+        """The middles of the bins (BINS), ascending."""
+        edges = self.edges
+        return (edges[:-1] + edges[1:]) / 2
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Count the values of an array of any shape; raises ValueError where one is not finite."""
+        self.extend(values)
+        if not values.size:
+            return
+        if self.limit == 0:
+            self.counts[BINS // 2] += values.size
+            return
+        scaled = values.ravel() * np.float32(BINS / 2 / self.limit)
+        scaled += np.float32(BINS / 2)
+        indices = np.clip(scaled.astype(np.int32), 0, BINS - 1)
+        self.counts += np.bincount(indices, minlength=BINS)
+
+    def extend(self, values: npt.NDArray[Any]) -> None:
+        """Take in the ends of the values alone; raises ValueError where one is not finite."""
+        if not values.size:
+            return
+        low, high = float(values.min()), float(values.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ValueError("values are not finite")
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self._reach(max(-low, high))
+
+    def _reach(self, magnitude: float) -> None:
+        if self.limit == 0 and magnitude > 0:
+            # So far there were only zeros, and they stay in the bin that begins at 0.
+            self.limit = magnitude
+        while self.limit < magnitude:
+            pairs = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.zeros(BINS, np.int64)
+            self.counts[BINS // 4 : BINS // 4 + BINS // 2] = pairs
+            self.limit *= 2
