@@ -65,10 +65,13 @@ def audit(layers: Iterable[Layer], *, engine: str, machine: str | None, branches
 def obtained(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the precision per branch of an audit: that of its convolutions and products, 'mixed' where they differ.
 
-    A branch without any has the precision that takes most of its time.
+    A branch without any has the precision that takes most of its time. What belongs to no branch is left out, unless
+    there is one among it.
     """
     found = {}
     for name, shares in record["branches"].items():
+        if name == OTHER and not shares["compute"]:
+            continue
         computed = shares["compute"]
         if len(computed) > 1:
             found[name] = MIXED

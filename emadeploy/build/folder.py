@@ -30,6 +30,12 @@ def assembled(output: Path) -> Iterator[Path]:
         _move(partial, output)
 
 
+def publish(artifact: Path, output: Path) -> None:
+    """Put the artifact made in the folder ``artifact`` in the place ``output``, in one step; raises BuildError."""
+    with assembled(output) as folder:
+        shutil.copytree(artifact, folder, dirs_exist_ok=True)
+
+
 @contextmanager
 def scratch(output: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``output`` for what is needed on the way to it; it disappears after the block."""

@@ -30,6 +30,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print json.")]
         "python": platform.python_version(),
         "machine": describe_machine(),
         "packages": packages(),
+        "engines": engines(),
         "targets": targets(),
     }
     if as_json:
@@ -57,6 +58,15 @@ def packages() -> list[dict[str, str | None]]:
     return [found[name] for name in sorted(found)]
 
 
+def engines() -> dict[str, dict[str, list[str]]]:
+    """Return per engine that is here and knows its devices, the precisions of each: {'openvino': {'cpu': ['fp32']}}."""
+    try:
+        from emadeploy.runtime.backends.openvino import capabilities
+    except ImportError:
+        return {}
+    return {"openvino": capabilities()}
+
+
 def targets() -> list[dict[str, str | None]]:
     """Return per target what keeps it from being exported or run here; ``None`` where nothing does."""
     from emadeploy.build import BUILDERS, builder
@@ -68,10 +78,14 @@ def targets() -> list[dict[str, str | None]]:
         no_export = None
     except ModuleNotFoundError as error:
         no_export = f"needs {error.name}: pip install 'emadeploy[export]'"
+    able = engines()
     found = []
-    for target, (engine, _) in TARGETS.items():
-        export = no_export or _missing(engine, BUILDERS, builder)
-        found.append({"target": target, "export": export, "run": _missing(engine, BACKENDS, opener)})
+    for target, (engine, precision) in TARGETS.items():
+        unable = None
+        if engine in able and not any(precision in precisions for precisions in able[engine].values()):
+            unable = f"no device of this machine has {precision}"
+        export = no_export or _missing(engine, BUILDERS, builder) or unable
+        found.append({"target": target, "export": export, "run": _missing(engine, BACKENDS, opener) or unable})
     return found
 
 
@@ -111,6 +125,12 @@ def _print(record: dict[str, Any]) -> None:
     for key, value in record["machine"].items():
         machine.add_row(key, Text(", ".join(value) or "none that speeds up int8" if key == "flags" else str(value)))
     console.print(machine)
+    if record["engines"]:
+        devices = Table("engine", "device", "precisions", box=box.SIMPLE_HEAD)
+        for engine, able in record["engines"].items():
+            for device, precisions in able.items():
+                devices.add_row(engine, device, ", ".join(precisions))
+        console.print(devices)
     optional = Table("package", "wanted", "here", box=box.SIMPLE_HEAD)
     for package in record["packages"]:
         optional.add_row(package["name"], package["wanted"], Text(package["version"] or f"no: {package['install']}"))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from emadeploy.contract.errors import ArtifactError
-from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.plain import to_plain
 from emadeploy.contract.tasks import KINDS
 
@@ -65,13 +65,32 @@ def _tables(manifest: Manifest, problems: Mapping[str, str | None]) -> Iterator[
     yield ["tensor", "name", "type", "shape", "layout"], rows
     files = [[n, f"{r.bytes / 1e6:.2f}", problems[n] or "ok", r.sha256[:12]] for n, r in manifest.files.items()]
     yield ["file", "MB", "digest", "sha256"], files
+    if manifest.audit:
+        yield from _audit(manifest)
     # What is nested in these is up to the stages that write them: shown as it is, key by key.
     facts = []
-    for title in ("precision", "parity", "accuracy", "calibration", "source", "graph", "versions"):
+    for title in ("precision", "asked", "parity", "accuracy", "calibration", "source", "graph", "versions"):
         none = ("not measured" if title in ("parity", "accuracy") else "none", "")
         flat = list(_flat(getattr(manifest, title) or {})) or [none]
         facts += [[title if index == 0 else "", key, value] for index, (key, value) in enumerate(flat)]
     yield ["facts", "", ""], facts
+
+
+def _audit(manifest: Manifest) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """What the engine ran in when it was built: shares per branch, and how many convolutions and products."""
+    assert manifest.audit is not None
+    wanted = TARGETS[manifest.target][1]
+    rows = []
+    for branch, shares in [*manifest.audit["branches"].items(), ("total", manifest.audit["total"])]:
+        asked = "" if branch in ("total", "other") else manifest.asked.get(branch, wanted)
+        compute = ", ".join(f"{count} {name}" for name, count in shares["compute"].items())
+        rows.append([branch, asked, compute, _percent(shares["layers"]), _percent(shares["time"])])
+        rows[-1].append(f"{shares['microseconds'] / 1e3:.1f}")
+    yield ["audit", "asked", "convolutions and products", "layers", "time", "ms"], rows
+
+
+def _percent(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

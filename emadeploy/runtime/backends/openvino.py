@@ -159,6 +159,16 @@ def check_device(device: str, precisions: tuple[str, ...]) -> None:
             )
 
 
+def capabilities() -> dict[str, list[str]]:
+    """Return per device of this machine ('cpu', 'gpu') the precisions that OpenVINO has there, named as in targets."""
+    core = ov.Core()
+    found = {}
+    for device in core.available_devices:
+        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        found[device.lower()] = [precision for precision, name in _CAPABILITIES.items() if name in able]
+    return found
+
+
 def compile_network(path: Path, device: str, rest: str, threads: int, *, measure: bool = False) -> Any:
     """Compile the network at ``path`` as every session does; with ``measure``, its layers' times are taken.
 
