@@ -21,6 +21,7 @@ COMMANDS = {
     "eval": "eval",
     "export": "export",
     "run": "run",
+    "compare": "compare",
     "inspect": "inspect",
     "doctor": "doctor",
 }

@@ -7,7 +7,7 @@ import pytest
 
 from emadeploy.contract.errors import DataError
 from emadeploy.contract.spec import TaskSpec
-from emadeploy.evaluate.parity import Parity, raw_error
+from emadeploy.evaluate.parity import MEASURES, Parity, raw_error
 
 
 def compare(kind: str, *frames: tuple[object, object]) -> dict[str, float]:
@@ -20,8 +20,46 @@ def compare(kind: str, *frames: tuple[object, object]) -> dict[str, float]:
 
 
 def test_labels_agree_over_all_frames():
-    assert compare("semseg", ([[0, 1, 2]], [[0, 1, 3]]), ([[4]], [[4]])) == {"agreement": 75.0}
-    assert compare("human_parts", ([[0]], [[1]])) == {"agreement": 0.0}
+    # Classes 0, 1 and 4 are the same everywhere, 2 and 3 nowhere.
+    assert compare("semseg", ([[0, 1, 2]], [[0, 1, 3]]), ([[4]], [[4]])) == {"agreement": 75.0, "miou": 60.0}
+    assert compare("human_parts", ([[0]], [[1]])) == {"agreement": 0.0, "miou": 0.0}
+
+
+def test_miou_is_that_of_all_frames_together_and_not_a_mean_of_frames():
+    values = compare("semseg", ([[0, 0, 1]], [[0, 0, 0]]), ([[1]], [[1]]))
+    assert values["miou"] == pytest.approx(100 * (2 / 3 + 1 / 2) / 2)
+
+
+def test_where_neither_has_a_label_they_agree_and_no_class_is_judged():
+    assert compare("semseg", ([[255]], [[255]])) == {"agreement": 100.0}
+    # A has no answer where B has one: another class, and a miss of class 1.
+    assert compare("semseg", ([[255, 1]], [[1, 1]])) == {"agreement": 50.0, "miou": 50.0}
+
+
+def test_an_update_says_how_far_each_pixel_differs():
+    tasks = (TaskSpec("semseg", channels=3), TaskSpec("depth"), TaskSpec("normals"), TaskSpec("edge"))
+    x, z = (1.0, 0, 0), (0, 0, 1.0)
+    reference = {"semseg": [[0, 1]], "depth": [[2.0, 4.0]], "normals": [[x, x]], "edge": [[0.5, 0.5]]}
+    candidate = {"semseg": [[0, 2]], "depth": [[2.0, 3.0]], "normals": [[x, z]], "edge": [[0.5, 0.75]]}
+    differences = Parity(tasks).update(
+        {name: np.array(map_) for name, map_ in candidate.items()},
+        {name: np.array(map_) for name, map_ in reference.items()},
+    )
+    expected = {"semseg": [[0, 1]], "depth": [[0, 0.25]], "normals": [[0, 90]], "edge": [[0, 0.25]]}
+    assert {name: map_.tolist() for name, map_ in differences.items()} == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "candidate", "reference"),
+    [
+        ("semseg", [[0]], [[1]]),
+        ("depth", [[1.0]], [[2.0]]),
+        ("normals", [[(1.0, 0, 0)]], [[(0, 1.0, 0)]]),
+        ("edge", [[0.0]], [[1.0]]),
+    ],
+)
+def test_every_measure_is_described(kind, candidate, reference):
+    assert set(compare(kind, (candidate, reference))) <= set(MEASURES)
 
 
 def test_depth_is_relative_to_the_reference():
@@ -80,6 +118,11 @@ def test_before_the_first_frame_there_is_nothing():
 def test_what_cannot_be_compared_is_refused(candidate, reference, message):
     with pytest.raises(DataError, match=message):
         Parity([TaskSpec("depth")]).update(candidate, reference)
+
+
+def test_a_class_that_the_task_does_not_have_is_refused():
+    with pytest.raises(DataError, match="semseg: the prediction holds the value 5; expected 0 to 4, or 255"):
+        compare("semseg", ([[5]], [[1]]))
 
 
 def test_raw_error_is_relative():

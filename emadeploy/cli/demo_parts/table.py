@@ -10,19 +10,11 @@ from emadeploy.bench.rows import Row
 from emadeploy.cli.demo_parts.findings import Findings
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.metrics import METRICS
+from emadeploy.evaluate.parity import MEASURES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-_AGREEMENT = {
-    "agreement": ("pixels of the same class", "%"),
-    "rel_mean": ("relative difference, mean", ""),
-    "rel_p99": ("relative difference, p99", ""),
-    "mean": ("angle between, mean", "deg"),
-    "p95": ("angle between, p95", "deg"),
-    "mean_abs": ("difference of probabilities, mean", ""),
-    "max_abs": ("difference of probabilities, largest", ""),
-}
 _NOTHING = "–"
 
 
@@ -41,7 +33,7 @@ def facts(found: Findings) -> Facts:
         rows.append((f"agreement of the rewritten graph with the published one, {found.frame_count} frames",))
         for task, values in found.agreement.items():
             for name, value in values.items():
-                what, unit = _AGREEMENT[name]
+                what, unit = MEASURES[name]
                 rows.append((f"{task}: {what}{f', {unit}' if unit else ''}", "", f"{value:.4g}", ""))
     notes = [f"{row.name}: {row.status}" for row in found.rows if not row.measured]
     return Facts(("", *(row.name for row in found.rows), "ratio"), rows, notes)

@@ -1,0 +1,1 @@
+"""What `emadeploy compare` is put together from: its tables, and its pictures of where two networks differ."""
