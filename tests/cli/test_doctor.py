@@ -25,6 +25,31 @@ def test_the_command_reports_this_machine(capsys: pytest.CaptureFixture[str]) ->
     assert targets["trt-int8"]["run"] == "not in this version"
 
 
+def test_engines_with_the_precisions_of_their_devices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    openvino = pytest.importorskip("emadeploy.runtime.backends.openvino")
+    doctor.command(as_json=True)
+    assert "fp32" in json.loads(capsys.readouterr().out)["engines"]["openvino"]["cpu"]
+    monkeypatch.setattr(openvino, "capabilities", lambda: {"cpu": ["fp32", "int8"]})
+    rows = {row["target"]: row for row in doctor.targets()}
+    assert rows["openvino-int8"] == {"target": "openvino-int8", "export": None, "run": None}
+    assert rows["openvino-bf16"]["run"] == rows["openvino-bf16"]["export"] == "no device of this machine has bf16"
+    assert rows["onnxruntime-int8"]["run"] is None
+    doctor.command(as_json=False)
+    assert "fp32, int8" in capsys.readouterr().out
+
+
+def test_without_openvino_its_targets_say_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("emadeploy.runtime.backends.openvino", "emadeploy.build.openvino"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert doctor.engines() == {}
+    rows = {row["target"]: row for row in doctor.targets()}
+    for verb in ("export", "run"):
+        assert "pip install 'emadeploy[openvino]'" in (rows["openvino-fp32"][verb] or "")
+
+
 def test_a_missing_package_comes_with_its_install_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,42 @@ def test_a_graph_that_takes_frames_says_which(
     assert "untrained: random" not in text
 
 
+def test_the_audit_is_a_table(inspect: Callable[..., tuple[int, str, str]], make_artifact: Callable[..., Path]) -> None:
+    shares = {"layers": {"int8": 0.75, "bf16": 0.25}, "time": {"int8": 0.9, "bf16": 0.1}}
+    shares |= {"compute": {"int8": 7, "bf16": 2}, "microseconds": 12345}
+    audit = {
+        "engine": "openvino 2026",
+        "machine": "a CPU",
+        "branches": {"ctal": shares, "other": shares},
+        "total": shares,
+    }
+    artifact = make_artifact(target="onnxruntime-int8", asked={"ctal": "bf16"}, audit=audit)
+    _, text, _ = inspect(artifact)
+    lines = [line.split() for line in text.splitlines()]
+    found = [
+        "7",
+        "int8,",
+        "2",
+        "bf16",
+        "int8",
+        "75",
+        "%,",
+        "bf16",
+        "25",
+        "%",
+        "int8",
+        "90",
+        "%,",
+        "bf16",
+        "10",
+        "%",
+        "12.3",
+    ]
+    assert ["ctal", "bf16", *found] in lines
+    assert ["total", *found] in lines
+    assert "audit" not in inspect(make_artifact("plain"))[1]
+
+
 def test_json_holds_the_whole_manifest(
     inspect: Callable[..., tuple[int, str, str]], make_artifact: Callable[..., Path]
 ) -> None:
