@@ -104,3 +104,27 @@ def quantise(graph: OnnxGraph, image: np.ndarray[Any, Any], leave: Sequence[str]
     network.validate_nodes_and_infer_types()
     ov.save_model(network, str(graph.ir_path), compress_to_fp16=False)
     graph.write()
+
+
+def insert_qdq(graph: OnnxGraph, image: np.ndarray[Any, Any], leave: Sequence[str] = ()) -> None:
+    """Replace the graph by one with Q/DQ as ONNX Runtime's own quantizer puts them, none around nodes in ``leave``."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Once(CalibrationDataReader):  # type: ignore[misc]
+        frames = iter([{"image": image}])
+
+        def get_next(self) -> Any:
+            return next(self.frames, None)
+
+    quantize_static(
+        str(graph.path),
+        str(graph.path),
+        Once(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "MatMul"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        nodes_to_exclude=list(leave),
+    )
+    graph.write()

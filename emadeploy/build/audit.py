@@ -10,9 +10,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from emadeploy.build.graph import OTHER, branch_of
-from emadeploy.contract.errors import BuildError
+import numpy as np
 
+from emadeploy.build.graph import OTHER, OnnxGraph, branch_of
+from emadeploy.contract.errors import BuildError
+from emadeploy.contract.preprocess import preprocess
+
+#: Made frames that are run for an audit, after one that finds the memory.
+FRAMES = 2
 MIXED = "mixed"
 _FLOATS = ("fp32", "bf16", "fp16")
 _SHOWN = 4
@@ -32,6 +37,15 @@ class Layer:
     precision: str
     microseconds: float
     compute: bool
+
+
+def made_input(graph: OnnxGraph, seed: int) -> np.ndarray[Any, Any]:
+    """Return an input for ``graph``: a smooth gradient under noise, the same for each seed."""
+    H, W = graph.frame_size or graph.model.input.size
+    gradient_HW1 = np.add.outer(np.linspace(0, 120, H), np.linspace(0, 80, W))[:, :, None]
+    noise_HW3 = np.random.default_rng(seed).integers(0, 50, (H, W, 3))
+    frame_HW3 = (gradient_HW1 + noise_HW3).astype(np.uint8)
+    return frame_HW3 if graph.frame_size is not None else preprocess(frame_HW3, graph.model.input)
 
 
 def layer_branch(nodes: Sequence[str], *, compute: bool, outputs: Mapping[str, str] | None = None) -> str:

@@ -1,35 +1,62 @@
-"""ONNX Runtime: the graph is the engine; the artifact adds the manifest."""
+"""ONNX Runtime: the graph is the engine; the artifact adds the manifest, and for int8 the audit."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
+from typing import Any
 
+import onnx
 import onnxruntime as ort
 
+from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_branch, made_input, obtained
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.contract.errors import BuildError
-from emadeploy.contract.manifest import FileRecord, Manifest
+from emadeploy.contract.manifest import TARGETS, FileRecord, Manifest
 from emadeploy.contract.spec import TensorSpec
+from emadeploy.runtime.backends.onnxruntime import session_options
+from emadeploy.runtime.machine import cpu_model, usable_cores
 
 ENGINE_FILE = "model.onnx"
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+#: Kernels that do the arithmetic, in float and in int8, alone and with what was fused into them.
+_COMPUTE = re.compile(r"(Fused|QLinear|Quantized|Dynamic\w*)?(Conv|ConvTranspose|MatMul|Gemm|QGemm)(Integer\w*)?")
+_PRECISIONS = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
+#: What ONNX Runtime appends to the name of a node, or to that of the tensor it answers, when it makes another of it.
+_APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion\w*/?)*$")
 
 
 def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
-    """Make the artifact of ``graph`` at ``output``, which it replaces in one step, and return its manifest.
+    """Make the artifact of ``graph`` for ``target``; see :class:`emadeploy.build.Build`.
 
-    Raises BuildError where ONNX Runtime cannot load the graph, the disk refuses, or ``output`` is something else.
+    For int8 the graph holds Q/DQ, and a few made frames run through ONNX Runtime as the runtime uses it: a convolution
+    or product that stays in float although nobody exempted it is a BuildError.
     """
+    precision = TARGETS[target][1]
+    if precision == "int8" and graph.calibration is None:
+        raise BuildError(f"{graph.folder}: int8 was asked for, and this graph is not quantised: calibrate it first")
+    record: dict[str, Any] | None = None
+    obtained_precision = dict.fromkeys(graph.branches, "fp32")
     with assembled(output) as folder:
         engine = folder / ENGINE_FILE
         shutil.copyfile(graph.path, engine)
         _check_loads(engine, graph)
+        if precision == "int8":
+            layers = _run_layers(graph)
+            check_obtained(layers, target, defaultdict(lambda: precision, graph.asked), graph.kept)
+            version = f"onnxruntime {ort.__version__}"
+            record = audit(layers, engine=version, machine=cpu_model(), branches=graph.branches)
+            obtained_precision = obtained(record)
         manifest = Manifest(
             model=graph.model,
             target=target,
-            precision=dict.fromkeys(graph.branches, "fp32"),
+            precision=obtained_precision,
             engine_file=ENGINE_FILE,
             files={ENGINE_FILE: FileRecord.of(engine)},
             inputs=graph.inputs,
@@ -38,7 +65,10 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
             graph=graph.facts(),
             source=graph.source,
             parity=graph.parity,
+            calibration=graph.calibration,
             versions={**graph.versions, "onnxruntime": ort.__version__},
+            asked=graph.asked,
+            audit=record,
         )
         manifest.write(folder)
     return manifest
@@ -46,10 +76,8 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
 
 def _check_loads(engine: Path, graph: OnnxGraph) -> None:
     """Load the engine as a runtime would, and compare its tensors with the record's; raises BuildError."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(str(engine), options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(str(engine), session_options(1), providers=["CPUExecutionProvider"])
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise BuildError(f"onnxruntime {ort.__version__} cannot load the graph {graph.path}: {reason}") from error
@@ -57,6 +85,69 @@ def _check_loads(engine: Path, graph: OnnxGraph) -> None:
     for found, wanted in tensors:
         if [_signature(tensor) for tensor in found] != [_signature_of_spec(spec) for spec in wanted]:
             raise BuildError(f"{graph.path}: its tensors are not those of its record: export again")
+
+
+def _run_layers(graph: OnnxGraph) -> list[Layer]:
+    """Run made frames and return the kernels that ran, from ONNX Runtime's own profile."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = session_options(usable_cores())
+        options.enable_profiling = True
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        session = ort.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"])
+        for seed in range(1 + FRAMES):
+            session.run(None, {graph.inputs[0].name: made_input(graph, seed)})
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return layers_of_profile(events, onnx.load(graph.path, load_external_data=False).graph.node)
+
+
+def layers_of_profile(events: Iterable[Mapping[str, Any]], nodes: Iterable[onnx.NodeProto]) -> list[Layer]:
+    """Return the kernels of a profile, in the order of their first run, with their mean time without that first run.
+
+    ``nodes`` are those of the graph that ran.
+    """
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            runs.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    by_tensor = {tensor: node for node in nodes for tensor in node.output}
+    named = {kernel: _APPENDED.sub("", kernel) for kernel in runs}
+    layers = []
+    for kernel, times in runs.items():
+        facts = times[0]["args"]
+        compute = _is_compute(facts["op_name"])
+        # A product of int8 may answer float; all else is what it answers.
+        types = facts["input_type_shape" if compute else "output_type_shape"]
+        type_ = next(iter(types[0]), "none") if types else "none"
+        mean = sum(event["dur"] for event in times[1:]) / max(1, len(times) - 1)
+        name = named[kernel]
+        computed = (name,)
+        if name in by_tensor:
+            computed = (by_tensor[name].name,)
+            if compute:
+                computed = _fused(by_tensor[name], by_tensor, {*named.values()})
+        branch = layer_branch(computed, compute=compute)
+        layers.append(Layer(computed, branch, _PRECISIONS.get(type_, type_), mean, compute))
+    return layers
+
+
+def _fused(last: onnx.NodeProto, by_tensor: Mapping[str, onnx.NodeProto], kernels: Set[str]) -> tuple[str, ...]:
+    """Return the nodes of a convolution or product that ONNX Runtime named after the ``last`` one fused into it.
+
+    The convolution is found on the way back from there; of two, such as around a sum, it is the one that did not run by
+    its own name.
+    """
+    path = [last]
+    while not _is_compute(path[-1].op_type):
+        before = [by_tensor[tensor] for tensor in path[-1].input if tensor in by_tensor]
+        inside = [node for node in before if not kernels & {node.name, *node.output}]
+        if not inside:
+            break
+        path.append(min(inside, key=lambda node: not _is_compute(node.op_type)))
+    return tuple(node.name for node in reversed(path))
+
+
+def _is_compute(kernel: str) -> bool:
+    return _COMPUTE.fullmatch(kernel) is not None
 
 
 def _signature(tensor: ort.NodeArg) -> tuple[str, tuple[int, ...], str]:

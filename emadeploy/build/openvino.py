@@ -7,15 +7,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import openvino as ov
 
-from emadeploy.build.audit import Layer, audit, check_obtained, layer_branch, obtained
+from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_branch, made_input, obtained
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.contract.errors import ArtifactError, BuildError
 from emadeploy.contract.manifest import TARGETS, FileRecord, Manifest
-from emadeploy.contract.preprocess import preprocess
 from emadeploy.runtime.backends.openvino import (
     COMPUTE,
     VERSION,
@@ -29,8 +27,6 @@ from emadeploy.runtime.machine import cpu_model, usable_cores
 
 ENGINE_FILE = "model.xml"
 WEIGHTS_FILE = "model.bin"
-#: Frames that the audit runs, after one that finds the memory.
-FRAMES = 4
 
 
 def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
@@ -73,7 +69,8 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
 
 def _rest(graph: OnnxGraph, precision: str) -> str:
     """Return what runs the layers that are not int8: OpenVINO has one precision for all of them."""
-    return "bf16" if precision == "bf16" or "bf16" in graph.asked.values() else "fp32"
+    calibrated = (graph.calibration or {}).get("rest")
+    return "bf16" if "bf16" in (precision, calibrated, *graph.asked.values()) else "fp32"
 
 
 def _write_network(graph: OnnxGraph, precision: str, path: Path) -> None:
@@ -119,7 +116,7 @@ def _run_layers(graph: OnnxGraph, engine: Path, rest: str) -> list[Layer]:
     except ArtifactError as error:
         raise BuildError(str(error)) from None
     request = compiled.create_infer_request()
-    frames = [_made_input(graph, seed) for seed in range(1 + FRAMES)]
+    frames = [made_input(graph, seed) for seed in range(1 + FRAMES)]
     request.infer({0: frames[0]})
     cold = [layer.microseconds for layer in layers(compiled)]
     for frame in frames[1:]:
@@ -147,12 +144,3 @@ def _layers_of_graph(graph: OnnxGraph, compiled: Any, cold: list[float | None]) 
             warm = max(0.0, (layer.microseconds * (1 + FRAMES) - first) / FRAMES)
             found.append(Layer(nodes, branch, layer.precision, warm, compute))
     return found
-
-
-def _made_input(graph: OnnxGraph, seed: int) -> np.ndarray[Any, Any]:
-    """Return an input of the graph: a smooth gradient under noise, the same for each seed."""
-    H, W = graph.frame_size or graph.model.input.size
-    gradient_HW1 = np.add.outer(np.linspace(0, 120, H), np.linspace(0, 80, W))[:, :, None]
-    noise_HW3 = np.random.default_rng(seed).integers(0, 50, (H, W, 3))
-    frame_HW3 = (gradient_HW1 + noise_HW3).astype(np.uint8)
-    return frame_HW3 if graph.frame_size is not None else preprocess(frame_HW3, graph.model.input)

@@ -69,7 +69,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
         )
     path = directory / manifest.engine_file
     try:
-        session = ort.InferenceSession(str(path), _options(threads), providers=[provider])
+        session = ort.InferenceSession(str(path), session_options(threads), providers=[provider])
     except Exception as error:
         raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it: {_first_line(error)}") from None
     # ONNX Runtime falls back to another provider with nothing but a log line.
@@ -79,7 +79,8 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     return OnnxRuntimeSession(session, device, threads)
 
 
-def _options(threads: int) -> ort.SessionOptions:
+def session_options(threads: int) -> ort.SessionOptions:
+    """Return the options that every session has."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
