@@ -57,6 +57,7 @@ class OnnxGraph:
 
     - ``model``: the specification with the tasks and image size of the graph.
     - ``ctal``: the form of CTAL, ``None`` where the network has none. ``rewrites``: what was applied, in words.
+    - ``basis``: for CTAL on a basis of kernels, how it was chosen.
     - ``branches``: the branches that its nodes belong to.
     - ``parity``: per task its agreement with PyTorch, as measured against ``reference``.
     - ``notes``: what a user of the graph must know.
@@ -82,6 +83,7 @@ class OnnxGraph:
     versions: Mapping[str, str] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     asked: Mapping[str, str] = field(default_factory=dict)
+    basis: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -101,7 +103,7 @@ class OnnxGraph:
     def facts(self) -> dict[str, Any]:
         """Return what a manifest says of its graph."""
         facts = {"opset": self.opset, "ctal": self.ctal, "rewrites": list(self.rewrites)}
-        facts |= {"parity_reference": self.reference, "notes": list(self.notes)}
+        facts |= {"basis": dict(self.basis), "parity_reference": self.reference, "notes": list(self.notes)}
         return {key: value for key, value in facts.items() if value}
 
     def write(self) -> None:

@@ -13,6 +13,22 @@ FrameSize = Annotated[
     str | None,
     typer.Option(metavar="HxW", help="Take uint8 frames of this size: resizing and decoding happen in the graph."),
 ]
+CtalForm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FORM",
+        help="exact (linear); basis or basis:R (few kernels, chosen on calibration frames; faster); "
+        "affinity (as published). [default: exact]",
+    ),
+]
+MaxDrop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK=DROP,...",
+        help="int8: how much worse each task may get, e.g. semseg=1.0,depth=2%,normals=0.5deg; layers go back to "
+        "higher precision until that holds. none: do not judge. [default: the recipe's, of that size]",
+    ),
+]
 
 
 def command(
@@ -20,24 +36,49 @@ def command(
         str | None,
         typer.Argument(metavar="[CHECKPOINT|NAME]", help="[default: the newest under runs/, else emanet-rooms]"),
     ] = None,
-    target: Annotated[str, typer.Option(help="Engine and precision, e.g. onnxruntime-fp32.")] = "onnxruntime-fp32",
+    target: Annotated[str, typer.Option(help="Engine and precision, e.g. openvino-int8.")] = "onnxruntime-fp32",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: NAME.TARGET]")] = None,
-    ctal: Annotated[
-        str | None, typer.Option(help="exact (linear), or affinity (as published). [default: exact]")
+    calib_data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="Frames to calibrate with. [default: those bundled for the model]"),
+    ] = None,
+    calib_frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many of them. [default: the recipe's]")
+    ] = None,
+    ctal: CtalForm = None,
+    max_drop: MaxDrop = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", help="int8: held-out data with truth to judge on. [default: rooms]")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="int8: in place of calibration/recipes/TARGET.yml.")
     ] = None,
     tasks: Annotated[str | None, typer.Option(metavar="A,B", help="Answer these tasks alone. [default: all]")] = None,
     size: Size = None,
     frame_size: FrameSize = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Random weights, for speed alone.")] = False,
 ) -> None:
-    """Export a network for an engine; the artifact is checked against PyTorch, task by task."""
+    """Export a network for an engine; the artifact is checked against PyTorch, and int8 judged task by task."""
     with requires("export", "export"):
-        from emadeploy.export.stage import Wanted, make_artifact
+        from emadeploy.cli.exporting.make import make_artifact
+        from emadeploy.cli.exporting.order import Order
+        from emadeploy.export.stage import Wanted
 
     wanted = Wanted(
         ctal=ctal,
         tasks=None if tasks is None else tuple(task.strip() for task in tasks.split(",") if task.strip()),
         frame_size=None if frame_size is None else parse_size(frame_size),
     )
-    image_size = None if size is None else parse_size(size)
-    make_artifact(source, target, output, wanted, size=image_size, untrained=untrained)
+    order = Order(
+        target=target,
+        output=output,
+        wanted=wanted,
+        size=None if size is None else parse_size(size),
+        untrained=untrained,
+        calib_data=calib_data,
+        calib_frames=calib_frames,
+        recipe=recipe,
+        max_drop=max_drop,
+        data=data,
+    )
+    make_artifact(source, order)

@@ -9,13 +9,14 @@ The deployed network is a copy of the trained one with some layers replaced in p
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from emadeploy.contract.errors import SpecError
 from emadeploy.export import rewrites
 from emadeploy.export.attention import ExactAttention
+from emadeploy.export.basis_choice import Basis
 from emadeploy.export.frame import Decode, FrameToImage, Resize
 from emadeploy.export.pixel_major import PixelMajorAttention
 from emadeploy.export.tiles import TileGather
@@ -75,6 +76,20 @@ def exact(network: Network, tasks: Sequence[str], *, tiled: bool) -> tuple[Netwo
     return _rewritten(
         network, tasks, attention, "affinities linear in pixels, " + ("tiles" if tiled else "pixel-major")
     )
+
+
+def on_basis(network: Network, tasks: Sequence[str], bases: Mapping[str, Basis]) -> tuple[Network, tuple[str, ...]]:
+    """Return the deployment form with the fusion kernels of each attention, by its path, on a basis; and the rewrites.
+
+    An approximation, unless every task keeps nine kernels.
+    """
+    [basis] = bases.values()  # every network with CTAL has one
+
+    def attention(trained: CrossTaskAttention) -> nn.Module:
+        return PixelMajorAttention(trained, tasks, basis.kernels, basis.mixtures)
+
+    ranks = ", ".join(f"{task} {rank}" for task, rank in basis.ranks.items())
+    return _rewritten(network, tasks, attention, f"affinities linear in pixels, on a basis of kernels ({ranks})")
 
 
 def _rewritten(

@@ -20,7 +20,7 @@ from emadeploy.contract.outputs import decode
 from emadeploy.contract.preprocess import Float32, UInt8, preprocess, resize_bilinear
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.parity import Parity, raw_error
-from emadeploy.export.deploy import published
+from emadeploy.export.deploy import Deployed, published
 from emadeploy.nets.network import MAP_STRIDE, Network
 
 Maps = Mapping[str, "np.ndarray[Any, Any]"]
@@ -37,17 +37,21 @@ _LARGEST_AFFINITIES = 1 << 30
 """Bytes; the published form is not run where it holds more. PyTorch needs about three times that on its way."""
 
 
-def with_parity(graph: OnnxGraph, network: Network, frames: int = FRAMES) -> OnnxGraph:
+def with_parity(
+    graph: OnnxGraph, network: Network, frames: int = FRAMES, approximation: Deployed | None = None
+) -> OnnxGraph:
     """Return ``graph`` with its agreement with ``network`` per task, measured on made frames.
 
     Per task: the largest 'raw_error' (or 'decoded_error', where the graph decodes), and what `evaluate.parity` says of
-    the decoded maps. Raises ExportError where a task is further off than the tolerance, or the graph does not run.
+    the decoded maps. A graph that approximates the network on purpose must still be the graph of ``approximation``,
+    image in, raw maps out. Raises ExportError where a task is further off than the tolerance, or the graph does not
+    run.
     """
     spec, decodes = graph.model, graph.frame_size is not None
     reference, described = _reference(network)
     session = _session(graph.path)
     tally = Parity(spec.tasks)
-    errors = dict.fromkeys(spec.task_names, 0.0)
+    errors, rounding = dict.fromkeys(spec.task_names, 0.0), dict.fromkeys(spec.task_names, 0.0)
     for index in range(frames):
         frame_HW3 = structured_frame(graph.frame_size or spec.input.size, seed=index)
         image_13HW = preprocess(frame_HW3, spec.input)
@@ -59,13 +63,27 @@ def with_parity(graph: OnnxGraph, network: Network, frames: int = FRAMES) -> Onn
         if not decodes:
             maps = _decoded(raw, spec, frame_HW3.shape[:2])
         tally.update(maps, wanted_maps)
-        for task in errors:
-            error = _map_error(maps[task], wanted_maps[task]) if decodes else raw_error(raw[task], wanted_raw[task])
-            errors[task] = max(errors[task], error)
+        _add_worst(errors, maps if decodes else raw, wanted_maps if decodes else wanted_raw, decodes)
+        if approximation is not None:
+            with torch.inference_mode():
+                answers = [map_.numpy() for map_ in approximation(torch.from_numpy(image_13HW))]
+            wanted_raw = dict(zip(errors, answers, strict=True))
+            wanted_maps = _decoded(wanted_raw, spec, frame_HW3.shape[:2])
+            _add_worst(rounding, maps if decodes else raw, wanted_maps if decodes else wanted_raw, decodes)
     name, tolerance = ("decoded_error", DECODED_TOLERANCE) if decodes else ("raw_error", RAW_TOLERANCE)
-    _check(errors, tolerance, described)
+    if approximation is None:
+        _check(errors, tolerance, described)
+    else:
+        _check(rounding, tolerance, f"PyTorch {torch.__version__}, the same approximation")
+    held = f"tolerance {tolerance:g}" if approximation is None else "an approximation, as asked"
     parity = {task: {name: errors[task], **values} for task, values in tally.compute().items()}
-    return replace(graph, parity=parity, reference=f"{described}; {frames} made frames; tolerance {tolerance:g}")
+    return replace(graph, parity=parity, reference=f"{described}; {frames} made frames; {held}")
+
+
+def _add_worst(errors: dict[str, float], found: Maps, wanted: Maps, decoded: bool) -> None:
+    for task in errors:
+        error = _map_error(found[task], wanted[task]) if decoded else raw_error(found[task], wanted[task])
+        errors[task] = max(errors[task], error)
 
 
 def structured_frame(size: tuple[int, int], seed: int) -> UInt8:

@@ -1,9 +1,10 @@
-"""The stage: from a network to the record of its graph, and on to the artifact of a target."""
+"""The stage: from a network to the record of its graph."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,79 +12,53 @@ import onnx
 import torch
 
 from emadeploy import __version__
-from emadeploy.build import builder, targets
-from emadeploy.build.folder import check_replaceable, scratch
 from emadeploy.build.graph import OnnxGraph, branch_of
-from emadeploy.contract.errors import BuildError, ExportError, SpecError
-from emadeploy.contract.manifest import TARGETS, parse_target
+from emadeploy.contract.errors import ExportError, SpecError
+from emadeploy.contract.preprocess import Float32
 from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec
 from emadeploy.export import deploy, trace
+from emadeploy.export.basis_choice import Basis, choose
 from emadeploy.export.parity import FRAMES, with_parity
-from emadeploy.export.source import Source, open_source
+from emadeploy.export.source import Source
 from emadeploy.nets.network import Network
 from emadeploy.runtime.machine import cpu_model
 
 Report = Callable[[str], None]
 
-_EXPORTED = tuple(target for target in targets() if TARGETS[target][1] != "int8")
-"""The targets that need no calibration, which this version does not do yet."""
-
 _DTYPES = {int(onnx.TensorProto.FLOAT): "float32", int(onnx.TensorProto.UINT8): "uint8"}
+#: The frames that choose a basis, at most: the error moves little beyond, and each is a pass of the network.
+_BASIS_FRAMES = 16
 _LAYOUTS = {4: "BCHW", 3: "HWC", 2: "HW"}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the graph shall be: form of CTAL (``None``: exact), tasks (``None``: all), frame size if it takes frames."""
+    """What the graph shall be.
+
+    - ``ctal``: the form of CTAL; ``None``: exact. ``tasks``: those it answers; ``None``: all.
+    - ``frame_size``: (height, width) of the uint8 frames that it takes; ``None``: it takes images.
+    - ``low_precision``: it shall be quantised, or run in float16.
+    """
 
     ctal: str | None = None
     tasks: tuple[str, ...] | None = None
     frame_size: tuple[int, int] | None = None
-
-
-def make_artifact(
-    name: str | None,
-    target: str,
-    output: Path | None,
-    wanted: Wanted,
-    *,
-    size: tuple[int, int] | None = None,
-    untrained: bool = False,
-    report: Report = print,
-) -> Path:
-    """Export what ``name`` says (`source.open_source`) for ``target``, and return the artifact's folder.
-
-    ``output`` is by default ``NAME.TARGET`` in the current directory. Raises any EmadeployError but CalibrationError;
-    then nothing is left behind.
-    """
-    target = parse_target(target)
-    if target not in _EXPORTED:
-        raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(_EXPORTED)}")
-    engine = TARGETS[target][0]
-    build = builder(engine)
-    check_form(wanted.ctal)
-    source = open_source(name, size=size, untrained=untrained)
-    for note in source.notes:
-        report(f"note: {note}")
-    output = output or Path(f"{source.spec.name}.{target}")
-    check_replaceable(output)
-    with scratch(output) as folder:
-        graph = export_graph(source, wanted, folder, report=report)
-        start = time.perf_counter()
-        report(f"building {target}")
-        manifest = build(graph, output, target)
-    megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
-    seconds, library = time.perf_counter() - start, f"{engine} {manifest.versions[engine]}"
-    report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
-    return output
+    low_precision: bool = False
 
 
 def export_graph(
-    source: Source, wanted: Wanted, folder: Path, *, report: Report = print, frames: int = FRAMES
+    source: Source,
+    wanted: Wanted,
+    folder: Path,
+    *,
+    frames: Iterable[Float32] | None = None,
+    report: Report = print,
+    compared: int = FRAMES,
 ) -> OnnxGraph:
     """Write the graph of ``source`` and its record into ``folder``; return the record.
 
-    The graph is compared with PyTorch on ``frames`` made frames (`parity`).
+    The graph is compared with PyTorch on ``compared`` made frames (`parity`). ``frames`` are preprocessed images
+    (1, 3, H, W), float32, that a kernel basis is chosen on, for forms that need them (`needs_frames`).
 
     Raises SpecError for an unknown task or form, ExportError where the graph cannot be made or computes something else.
     """
@@ -92,14 +67,17 @@ def export_graph(
     spec, frame_size = source.spec, wanted.frame_size
     tasks = deploy.choose_tasks(spec.task_names, wanted.tasks)
     form = _form(spec, wanted.ctal)
-    network, rewrites = _deployment(source.network, form, tasks)
+    bases: dict[str, Basis] = {}
+    if needs_frames(form):
+        bases = _choose_basis(source.network, form, frames, report)
+    network, rewrites = _deployment(source.network, form, tasks, wanted, bases)
     model = trace.to_onnx(
         deploy.Deployed(network, tasks, frame_size),
         _example(spec, frame_size),
         "image" if frame_size is None else "frame",
         tasks,
     )
-    if form is not None:
+    if form in CTAL_FORMS:
         spec = replace(spec, ctal=replace(spec.ctal, form=form))
     graph = OnnxGraph(
         folder=folder,
@@ -107,6 +85,7 @@ def export_graph(
         opset=trace.OPSET,
         ctal=form,
         rewrites=rewrites,
+        basis={path: basis.facts() for path, basis in bases.items()},
         branches=tuple(dict.fromkeys(branch_of(node.name) for node in model.graph.node)),
         inputs=_tensor_specs(model.graph.input),
         outputs=_tensor_specs(model.graph.output),
@@ -116,8 +95,10 @@ def export_graph(
         versions=_versions(),
     )
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         onnx.save(model, graph.path)
-        graph = with_parity(graph, source.network, frames)
+        approximation = deploy.Deployed(network, tasks) if bases else None
+        graph = with_parity(graph, source.network, compared, approximation)
         graph.write()
     except OSError as error:
         raise ExportError(f"the graph cannot be written to {folder}: {error.strerror or error}") from error
@@ -126,16 +107,16 @@ def export_graph(
     return graph
 
 
+def needs_frames(form: str | None) -> bool:
+    """Whether the form of CTAL is one that is chosen on calibration frames."""
+    return form is not None and form.split(":")[0] == "basis"
+
+
 def check_form(form: str | None) -> None:
     """Raise SpecError where ``form`` is not a form of CTAL that this stage exports."""
-    if form is None or form in CTAL_FORMS:
-        return
-    if form.split(":")[0] == "basis":
-        raise SpecError(
-            f"CTAL form {form!r} needs calibration frames, which this version does not take yet; "
-            f"it exports {', '.join(CTAL_FORMS)}"
-        )
-    raise SpecError(f"CTAL form {form!r} is unknown; known: {', '.join(CTAL_FORMS)}, basis:R")
+    if form is not None and form not in CTAL_FORMS and not re.fullmatch(r"basis(:[1-9])?", form):
+        known = ", ".join(CTAL_FORMS)
+        raise SpecError(f"CTAL form {form!r} is unknown; known: {known}, basis, and basis:R with R kernels, 1 to 9")
 
 
 def _form(spec: ModelSpec, asked: str | None) -> str | None:
@@ -147,11 +128,29 @@ def _form(spec: ModelSpec, asked: str | None) -> str | None:
     return asked or "exact"
 
 
-def _deployment(network: Network, form: str | None, tasks: Sequence[str]) -> tuple[Network, tuple[str, ...]]:
+def _choose_basis(
+    network: Network, form: str | None, frames: Iterable[Float32] | None, report: Report
+) -> dict[str, Basis]:
+    images = list(frames or ())
+    images = images[:: max(1, len(images) // _BASIS_FRAMES)]
+    rank = int(form.split(":")[1]) if form and ":" in form else None
+    report(f"choosing kernels on {len(images)} frames")
+    bases = choose(network, images, rank=rank)
+    for basis in bases.values():
+        chosen = ", ".join(f"{task} {n} (off by {100 * basis.errors[task]:.2f} %)" for task, n in basis.ranks.items())
+        report(f"kernels of 9: {chosen}")
+    return bases
+
+
+def _deployment(
+    network: Network, form: str | None, tasks: Sequence[str], wanted: Wanted, bases: Mapping[str, Basis]
+) -> tuple[Network, tuple[str, ...]]:
     """Return the network to trace, and the rewrites applied: none to the published form, which is there to compare."""
     if form == "affinity":
         return deploy.published(network), ()
-    return deploy.exact(network, tasks, tiled=True)
+    if bases:
+        return deploy.on_basis(network, tasks, bases)
+    return deploy.exact(network, tasks, tiled=not wanted.low_precision)
 
 
 def _example(spec: ModelSpec, frame_size: tuple[int, int] | None) -> torch.Tensor:

@@ -99,7 +99,7 @@ def export(make_network: Callable[..., Network], tmp_path_factory: pytest.TempPa
             folder: Path = tmp_path_factory.mktemp(network)
             model = make_network(network, tasks, size)
             source = Source(model, "a test", {"model": "tiny", "untrained": True})
-            graph = export_graph(source, wanted or Wanted(), folder, report=lambda line: None, frames=1)
+            graph = export_graph(source, wanted or Wanted(), folder, report=lambda line: None, compared=1)
             done[key] = model, graph, onnx.load(graph.path)
         return done[key]
 

@@ -96,10 +96,12 @@ def _export(model: str, output: Path, *, untrained: bool) -> dict[str, Path]:
     with requires("the demo", "demo"):
         import cv2  # noqa: F401 - the page needs it, minutes from now
 
-        from emadeploy.export.stage import Wanted, make_artifact
+        from emadeploy.cli.exporting.make import make_artifact
+        from emadeploy.cli.exporting.order import Order
+        from emadeploy.export.stage import Wanted
 
     return {
-        name: make_artifact(model, "onnxruntime-fp32", output / name, Wanted(ctal=form), untrained=untrained)
+        name: make_artifact(model, Order(output=output / name, wanted=Wanted(ctal=form), untrained=untrained))
         for name, form in GRAPHS.items()
     }
 

@@ -1,0 +1,185 @@
+"""OpenVINO: ranges and fake quantisation by NNCF, on OpenVINO's form of the graph.
+
+NNCF runs once per graph, frames and recipe; what it finds is cached. What a budget keeps in higher precision is taken
+out of its result (`fakes.release`), which costs a second and not a calibration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nncf
+import numpy.typing as npt
+import openvino as ov
+from nncf.openvino.quantization.backend_parameters import BackendParameters
+from nncf.quantization.range_estimator import (
+    AggregatorType,
+    RangeEstimatorParameters,
+    RangeEstimatorParametersSet,
+    StatisticsCollectorParameters,
+    StatisticsType,
+)
+
+from emadeploy import __version__
+from emadeploy.build.graph import IR_NAME, OnnxGraph
+from emadeploy.calibrate import fakes
+from emadeploy.calibrate.frames import CalibrationFrames
+from emadeploy.calibrate.recipe import Recipe
+from emadeploy.contract.errors import CalibrationError, EmadeployError
+from emadeploy.contract.manifest import file_digest
+from emadeploy.contract.plain import to_plain
+from emadeploy.data.source import default_cache_dir
+
+Progress = Callable[[int, int], None]
+
+#: What stays out: the camera's frame before it is an image, and all that is done to raw maps.
+_NEVER = [r"frame/.*", r"frame\..*", r"decode\..*", r"outputs\..*"]
+
+
+def quantize(
+    graph: OnnxGraph,
+    frames: CalibrationFrames,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    keep: Collection[str] = (),
+    progress: Progress | None = None,
+) -> OnnxGraph:
+    """Write ``graph`` with fake quantisation into ``folder``, as OpenVINO's IR beside the ONNX graph.
+
+    Returns its record. ``keep`` names nodes of the graph that stay in the recipe's ``rest``. ``progress`` is called with the number of
+    frames that NNCF has asked for, and of all it will ask for at most.
+
+    Raises CalibrationError where the frames do not fit the graph, a kept node is not in it or cannot be kept alone, or
+    NNCF fails.
+    """
+    frames.require(recipe)
+    base = _base(graph, frames, recipe, progress)
+    model = ov.Core().read_model(base)
+    fakes.release(model, keep)
+    fakes.compress_weights(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(graph.path, folder / graph.path.name)
+    ov.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+    calibration = {
+        "recipe": to_plain(recipe),
+        "recipe_sha256": recipe.digest(),
+        "frames": frames.facts(),
+        "rest": recipe.rest,
+        "kept": sorted(keep),
+    }
+    quantised = replace(
+        graph,
+        folder=folder,
+        calibration=calibration,
+        versions={**graph.versions, "nncf": nncf.__version__, "openvino": ov.__version__.split("-")[0]},
+    )
+    quantised.write()
+    return quantised
+
+
+def _base(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress: Progress | None) -> Path:
+    """Return the graph as NNCF quantises it, nothing kept, weights still in float32: from the cache, or made now."""
+    made_by = (__version__, ov.__version__, nncf.__version__)
+    key = "|".join((file_digest(graph.path), frames.digest, recipe.digest(), *made_by))
+    place = default_cache_dir() / "calibration" / f"openvino-{hashlib.sha256(key.encode()).hexdigest()}"
+    if (place / IR_NAME).is_file():
+        return place / IR_NAME
+    model = _calibrated(graph, frames, recipe, progress)
+    unfinished = place.with_name(f"{place.name}.{os.getpid()}")
+    try:
+        unfinished.mkdir(parents=True, exist_ok=True)
+        ov.save_model(model, unfinished / IR_NAME, compress_to_fp16=False)
+        with contextlib.suppress(OSError):  # another process was first
+            unfinished.rename(place)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise CalibrationError(f"{place} cannot be written: {reason}; set EMADEPLOY_CACHE to another folder") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return place / IR_NAME
+
+
+def _calibrated(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress: Progress | None) -> ov.Model:
+    advanced = nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=_ranges(recipe),
+        # Weights stay in float32 until it is known which layers do.
+        backend_params={BackendParameters.COMPRESS_WEIGHTS: False},
+    )
+    feeds = _Feeds(graph, frames, progress)
+    try:
+        with _quiet():
+            model = nncf.quantize(
+                ov.Core().read_model(graph.path),
+                nncf.Dataset(feeds),
+                preset=nncf.QuantizationPreset.PERFORMANCE,
+                subset_size=len(frames),
+                ignored_scope=nncf.IgnoredScope(patterns=_NEVER, validate=False),
+                advanced_parameters=advanced,
+            )
+    except EmadeployError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CalibrationError(f"nncf {nncf.__version__} cannot quantise {graph.path}: {reason}") from error
+    fakes.hoist(model)
+    return model
+
+
+def _ranges(recipe: Recipe) -> Any:
+    """Return NNCF's words for the recipe's method: over a frame, then the mean over frames."""
+    if recipe.method == "minmax":
+        return RangeEstimatorParametersSet.MEAN_MINMAX
+    assert recipe.percentile is not None
+    outliers = 1 - recipe.percentile / 100
+    quantile = partial(
+        StatisticsCollectorParameters,
+        statistics_type=StatisticsType.QUANTILE,
+        aggregator_type=AggregatorType.MEAN,
+        quantile_outlier_prob=outliers,
+    )
+    return RangeEstimatorParameters(min=quantile(), max=quantile())
+
+
+class _Feeds:
+    """The frames as NNCF wants them: to be gone through as often as it likes."""
+
+    def __init__(self, graph: OnnxGraph, frames: CalibrationFrames, progress: Progress | None) -> None:
+        self.tensor, self.frames, self.progress = graph.inputs[0], frames, progress
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        for index, feed in enumerate(self.frames.feeds(self.tensor)):
+            # The first pass collects ranges; later ones, which correct biases, go through fewer frames.
+            if self.progress is not None and not self.passes:
+                self.progress(index + 1, len(self.frames))
+            yield feed
+        self.passes += 1
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back NNCF's own progress bars and its remarks."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,108 @@
+"""An int8 engine that can be made again and again, with other layers in higher precision each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import onnx
+
+from emadeploy.build import builder
+from emadeploy.build.graph import OnnxGraph
+from emadeploy.calibrate import quantizer
+from emadeploy.calibrate.frames import CalibrationFrames
+from emadeploy.calibrate.recipe import Recipe
+from emadeploy.calibrate.units import Unit, units_of
+from emadeploy.calibrate.work import work_of
+from emadeploy.cli.progress import progress
+from emadeploy.contract.manifest import TARGETS, Manifest
+from emadeploy.contract.preprocess import UInt8
+from emadeploy.data.sample import Dataset
+from emadeploy.evaluate.metrics import TaskMetrics
+from emadeploy.evaluate.parity import Parity, raw_error
+from emadeploy.evaluate.run import evaluate
+from emadeploy.runtime import load
+from emadeploy.runtime.session import Array
+
+#: Frames that a probe looks at.
+PROBED = 8
+
+
+class Int8:
+    """The quantised forms of one graph. `artifact` is where the one made last lies."""
+
+    def __init__(
+        self,
+        graph: OnnxGraph,
+        frames: CalibrationFrames,
+        recipe: Recipe,
+        target: str,
+        folder: Path,
+        report: Callable[[str], None],
+    ) -> None:
+        self.graph, self.frames, self.recipe, self.target, self.folder = graph, frames, recipe, target, folder
+        self.artifact = folder / "artifact"
+        report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
+
+    @property
+    def engine(self) -> str:
+        """The engine of the target."""
+        return TARGETS[self.target][0]
+
+    @cached_property
+    def units(self) -> tuple[Unit, ...]:
+        """What can stay in higher precision: layers and blocks, with their multiplications as the cost."""
+        return units_of(work_of(onnx.load(self.graph.path)))
+
+    def build(self, keep: frozenset[str]) -> Manifest:
+        """Make the artifact with the nodes ``keep`` in the recipe's higher precision, in the place of the last one."""
+        quantize = quantizer(self.engine)
+        with progress("calibrating") as bar:
+            graph = quantize(self.graph, self.frames, self.recipe, self.folder / "int8", keep=keep, progress=bar)
+        return builder(self.engine)(graph, self.artifact, self.target)
+
+    def measure(self, keep: frozenset[str], data: Dataset) -> TaskMetrics:
+        """Return the metrics by task on ``data``, with the nodes ``keep`` in higher precision."""
+        self.build(keep)
+        with load(self.artifact) as perception, progress("evaluating int8") as bar:
+            record = evaluate(lambda frame: perception(frame).maps, data, self.graph.model.tasks, bar)
+        metrics: TaskMetrics = record["tasks"]
+        return metrics
+
+    def probe(self, keep: frozenset[str]) -> Mapping[str, float]:
+        """Return the error by task of the raw maps against the graph in float, on a few calibration frames."""
+        self.build(keep)
+        errors = dict.fromkeys(self.graph.model.task_names, 0.0)
+        with load(self.artifact) as perception:
+            for frame, wanted in zip(self._probed, self._wanted, strict=True):
+                found = perception.raw(frame)
+                for task in errors:
+                    errors[task] += raw_error(found[task], wanted[task]) / len(self._probed)
+        return errors
+
+    def parity(self) -> dict[str, dict[str, float]]:
+        """Return how far the artifact is from the graph in float, by task, on a few calibration frames."""
+        tally = Parity(self.graph.model.tasks)
+        with load(self.artifact) as perception, load(self._float) as reference:
+            for frame in self._probed:
+                tally.update(perception(frame).maps, reference(frame).maps)
+        return tally.compute()
+
+    @cached_property
+    def _probed(self) -> list[UInt8]:
+        return list(islice(self.frames.raw(), PROBED))
+
+    @cached_property
+    def _float(self) -> Path:
+        """The graph in float, as an artifact of ONNX Runtime."""
+        output = self.folder / "float"
+        builder("onnxruntime")(replace(self.graph, calibration=None), output, "onnxruntime-fp32")
+        return output
+
+    @cached_property
+    def _wanted(self) -> list[dict[str, Array]]:
+        with load(self._float) as perception:
+            return [perception.raw(frame) for frame in self._probed]

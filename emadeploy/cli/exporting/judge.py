@@ -1,0 +1,136 @@
+"""What an int8 engine is judged by: held-out frames with truth, the float network's metrics on them, and budgets."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from emadeploy import __version__
+from emadeploy.build import builder
+from emadeploy.calibrate.budgets import Budgets, parse_budgets
+from emadeploy.calibrate.outcome import BudgetError, Outcome
+from emadeploy.calibrate.recipe import Recipe
+from emadeploy.calibrate.search import keep_within
+from emadeploy.cli.exporting.int8 import Int8
+from emadeploy.cli.exporting.order import Order
+from emadeploy.cli.progress import progress
+from emadeploy.contract.errors import CalibrationError, DataError
+from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.plain import to_plain
+from emadeploy.data.sample import Dataset
+from emadeploy.data.source import default_cache_dir, open_data
+from emadeploy.evaluate.records import read_record, write_record
+from emadeploy.evaluate.run import evaluate
+from emadeploy.export.source import Source
+from emadeploy.export.stage import Wanted, export_graph
+from emadeploy.runtime import load
+from emadeploy.runtime.machine import usable_cores
+
+Report = Callable[[str], None]
+
+#: Held-out rooms that judge a model trained on rooms, where nobody says what does.
+ROOMS = 200
+NOT_JUDGED = "none"
+_BY_HAND = f"give labelled DATA with --data, or go without judgement with --max-drop {NOT_JUDGED}"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Frames with truth, the budgets per task, and how many evaluations a search may take."""
+
+    data: Dataset
+    budgets: Budgets
+    evaluations: int
+
+    def reference(self, source: Source, tasks: tuple[str, ...], folder: Path, report: Report) -> dict[str, Any]:
+        """Return the record of the network in float32, CTAL exact, on the data; from the cache where it is there."""
+        facts = [source.record.get("sha256"), to_plain(source.spec), tasks, self.data.description, __version__]
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        path = default_cache_dir() / "reference" / f"{key[:32]}.json"
+        try:
+            return read_record(path)
+        except DataError:
+            pass  # not there, or damaged: measured now
+        graph = export_graph(source, Wanted(tasks=tasks), folder / "reference-graph", report=lambda _: None)
+        builder("onnxruntime")(graph, folder / "reference", "onnxruntime-fp32")
+        report(f"evaluating float32 on {self.data.description} ({len(self.data)} frames)")
+        with load(folder / "reference") as perception, progress("evaluating float32") as bar:
+            record = evaluate(lambda frame: perception(frame).maps, self.data, graph.model.tasks, bar)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_record(path, record)
+        return record
+
+    def keep_within_budgets(self, int8: Int8, source: Source, report: Report) -> Manifest:
+        """Make the artifact of ``int8`` that keeps the budgets with the least in higher precision; return its manifest.
+
+        Prints the table. Raises BudgetError, having printed the nearest, where no such artifact exists.
+        """
+        from rich.console import Console
+
+        reference = self.reference(source, int8.graph.model.task_names, int8.folder, report)
+        report(
+            f"evaluating int8 on {self.data.description} ({len(self.data)} frames), at most {self.evaluations} times"
+        )
+        try:
+            with progress("keeping the budgets") as bar:
+                outcome = keep_within(
+                    int8.units,
+                    lambda keep: int8.measure(keep, self.data),
+                    int8.probe,
+                    self.budgets,
+                    reference["tasks"],
+                    evaluations=self.evaluations,
+                    progress=bar,
+                )
+        except BudgetError as error:
+            Console().print(error.table())
+            raise
+        manifest = self._described(int8, int8.build(outcome.nodes), outcome, reference)
+        manifest.write(int8.artifact)
+        Console().print(outcome.table())
+        return manifest
+
+    def _described(self, int8: Int8, manifest: Manifest, outcome: Outcome, reference: dict[str, Any]) -> Manifest:
+        assert manifest.calibration is not None
+        judged = {"data": self.data.description, "frames": len(self.data)}
+        calibration = {
+            **manifest.calibration,
+            "budget": outcome.to_dict(),
+            "parity_with_float": {"frames": int8.frames.description, "tasks": int8.parity()},
+        }
+        accuracy = {**judged, "tasks": dict(outcome.metrics), "float32": reference["tasks"]}
+        return replace(manifest, calibration=calibration, accuracy=accuracy)
+
+
+def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
+    """Return what judges an export; ``None`` where nothing shall: 'none' was asked for, or the weights are random.
+
+    Raises SpecError for budgets that make no sense, CalibrationError where there is no data with truth, DataError.
+    """
+    if order.max_drop == NOT_JUDGED or order.untrained:
+        if order.data is not None:
+            why = "random weights" if order.untrained else f"--max-drop {NOT_JUDGED}"
+            raise CalibrationError(f"--data {order.data}: nothing is judged with {why}; leave it out")
+        return None
+    tasks = order.wanted.tasks or source.spec.task_names
+    budgets = parse_budgets(order.max_drop, tasks, recipe.budgets)
+    text = order.data or _default_data(source, order)
+    with progress("rendering") as bar:
+        data = open_data(text, split="val", workers=usable_cores(), progress=bar)
+    untold = [task for task in budgets.tasks if task not in data.tasks]
+    if untold:
+        raise CalibrationError(f"{data.description} has no truth for {', '.join(untold)}: {_BY_HAND}")
+    return Judge(data, budgets, recipe.evaluations)
+
+
+def _default_data(source: Source, order: Order) -> str:
+    if source.spec.data == "rooms":
+        height, width = source.spec.input.size
+        return f"rooms:seed=7,count={ROOMS},size={height}x{width}"
+    if order.calib_data is not None:
+        return order.calib_data
+    raise CalibrationError(f"model {source.spec.name!r}: nothing to judge int8 by; {_BY_HAND}")

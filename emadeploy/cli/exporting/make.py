@@ -1,0 +1,99 @@
+"""From an order to an artifact: the stages one after the other, meeting in records on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from emadeploy.build import builder
+from emadeploy.build.folder import check_replaceable, publish, scratch
+from emadeploy.calibrate.frames import CalibrationFrames
+from emadeploy.calibrate.recipe import Recipe, load_recipe
+from emadeploy.cli.exporting.int8 import Int8
+from emadeploy.cli.exporting.judge import Judge, open_judge
+from emadeploy.cli.exporting.order import Order
+from emadeploy.cli.progress import progress
+from emadeploy.contract.errors import CalibrationError, SpecError
+from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.data.source import open_data
+from emadeploy.export.source import Source, open_source
+from emadeploy.export.stage import check_form, export_graph, needs_frames
+from emadeploy.runtime.machine import usable_cores
+
+Report = Callable[[str], None]
+
+#: Frames that choose a kernel basis where no recipe says how many.
+_BASIS_FRAMES = 16
+
+
+def make_artifact(name: str | None, order: Order, *, report: Report = print) -> Path:
+    """Export what ``name`` says (`source.open_source`) as ordered, and return the artifact's folder.
+
+    Raises any EmadeployError; then nothing is left behind.
+    """
+    target = parse_target(order.target)
+    engine, precision = TARGETS[target]
+    build = builder(engine)
+    recipe = load_recipe(target, order.recipe).resolved() if precision == "int8" else None
+    _check(order, target, recipe)
+    source = open_source(name, size=order.size, untrained=order.untrained)
+    for note in source.notes:
+        report(f"note: {note}")
+    output = order.output or Path(f"{source.spec.name}.{target}")
+    check_replaceable(output)
+    # All that people give is looked at before anything is traced.
+    wanted = replace(order.wanted, low_precision=precision != "fp32")
+    frames = _frames(source.spec, order, recipe) if recipe or needs_frames(wanted.ctal) else None
+    judge = open_judge(source, order, recipe) if recipe else None
+    with scratch(output) as folder:
+        graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
+        start = time.perf_counter()
+        if recipe is None:
+            report(f"building {target}")
+            manifest = build(graph, output, target)
+        else:
+            assert frames is not None
+            int8 = Int8(graph, frames, recipe, target, folder, report)
+            manifest = _judged(int8, judge, source, report)
+            publish(int8.artifact, output)
+    _report_built(output, manifest, time.perf_counter() - start, report)
+    return output
+
+
+def _judged(int8: Int8, judge: Judge | None, source: Source, report: Report) -> Manifest:
+    if judge is None:
+        return int8.build(frozenset())
+    return judge.keep_within_budgets(int8, source, report)
+
+
+def _check(order: Order, target: str, recipe: Recipe | None) -> None:
+    check_form(order.wanted.ctal)
+    if recipe is None:
+        flags = {"--max-drop": order.max_drop, "--recipe": order.recipe, "--data": order.data}
+        if not needs_frames(order.wanted.ctal):
+            flags |= {"--calib-data": order.calib_data, "--calib-frames": order.calib_frames}
+        given = [flag for flag, value in flags.items() if value is not None]
+        if given:
+            raise SpecError(f"{', '.join(given)}: for int8 targets alone; {target} is not calibrated")
+
+
+def _frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> CalibrationFrames:
+    """Return the calibration frames, checked; raises CalibrationError, DataError."""
+    minimum = recipe.minimum if recipe else 1
+    if order.calib_frames is not None and order.calib_frames < minimum:
+        raise CalibrationError(f"--calib-frames {order.calib_frames}: {order.target} needs at least {minimum}")
+    if order.calib_data is None:
+        return CalibrationFrames.bundled(spec, count=order.calib_frames, minimum=minimum)
+    count = order.calib_frames or (recipe.frames if recipe else _BASIS_FRAMES)
+    with progress("rendering") as bar:
+        dataset = open_data(order.calib_data, split="train", workers=usable_cores(), progress=bar)
+    return CalibrationFrames.from_dataset(dataset, count, spec.input, minimum=minimum)
+
+
+def _report_built(output: Path, manifest: Manifest, seconds: float, report: Report) -> None:
+    megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
+    library = f"{manifest.engine} {manifest.versions.get(manifest.engine, '')}".strip()
+    report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
