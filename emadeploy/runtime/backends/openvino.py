@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -245,7 +246,9 @@ def _load(path: Path, manifest: Manifest, device: str, settings: Mapping[str, An
             return ov.Core().import_model(blob, device.upper(), dict(settings)), "cache"
     compiled = compile_network(path, device, manifest.rest, settings.get("INFERENCE_NUM_THREADS", 1))
     with suppress(RuntimeError):  # a device that exports nothing
-        cache.write(key, compiled.export_model().getvalue())
+        stream = io.BytesIO()
+        compiled.export_model(stream)
+        cache.write(key, stream.getvalue())
     return compiled, "graph"
 
 
