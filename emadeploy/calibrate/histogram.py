@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 #: Bins from -limit to limit; between half and all of them are in use. Sixteen for each of 256 levels.
 BINS = 4096
+#: Where all is less than this, bins could not be told apart in float32.
+_LEAST = 1e-30
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Histogram:
     def _reach(self, magnitude: float) -> None:
         if self.limit == 0 and magnitude > 0:
             # So far there were only zeros, and they stay in the bin that begins at 0.
-            self.limit = magnitude
+            self.limit = max(magnitude, _LEAST)
         while self.limit < magnitude:
             pairs = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts = np.zeros(BINS, np.int64)

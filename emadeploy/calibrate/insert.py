@@ -161,7 +161,7 @@ class _Insertion:
         zero = np.zeros(scales.shape, integers.dtype)
         inputs = [
             self._constant(f"{unused}/{integers.dtype}", integers),
-            self._constant(f"{unused}/scale", np.ascontiguousarray(scales)),
+            self._constant(f"{unused}/scale", scales.copy()),
             self._constant(f"{unused}/zero", zero),
         ]
         attributes = {"axis": axis} if scales.ndim else {}

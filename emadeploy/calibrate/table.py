@@ -7,6 +7,7 @@ A table is used again only where all three are the same; one that is damaged is 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -31,7 +32,7 @@ from emadeploy.runtime.machine import usable_cores
 
 SCHEMA = 1
 #: Results held at a time. More tensors than fit are watched in several runs over the frames.
-MEMORY = 896 * 2**20
+MEMORY = 640 * 2**20
 
 #: Called with the number of frames run and the number of all.
 Progress = Callable[[int, int], None]
@@ -167,7 +168,8 @@ def _write(path: Path, digests: Mapping[str, str], table: Table) -> None:
         partial.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise CalibrationError(
             f"the ranges cannot be kept in {path.parent}: {error.strerror or error}; $EMADEPLOY_CACHE chooses the place"
         ) from None
