@@ -22,6 +22,7 @@ COMMANDS = {
     "export": "export",
     "run": "run",
     "compare": "compare",
+    "sensitivity": "sensitivity",
     "inspect": "inspect",
     "doctor": "doctor",
 }
