@@ -15,18 +15,18 @@ from emadeploy.contract.errors import BackendMissing, SpecError
 from emadeploy.contract.manifest import TARGETS, parse_target
 from emadeploy.contract.plain import as_mapping, is_a, known_fields, make, one_of, require, spec_path, to_plain
 from emadeploy.contract.tasks import KINDS
-from emadeploy.runtime.machine import cpu_flags
+from emadeploy.runtime.machine import cpu_flags, sums_bytes
 
 METHODS = ("minmax", "percentile", "entropy", "mse")
 ACTIVATIONS = ("symmetric", "asymmetric")
 WEIGHTS = ("per_channel", "per_tensor")
 #: Types of activations and weights. 'reduced': weights of 7 bits, where sums of two products would overflow 16 bits.
-TYPES = ("U8S8", "U8S8-reduced", "S8S8")
+REDUCED = "U8S8-reduced"
+TYPES = ("U8S8", REDUCED, "S8S8")
 AUTO = "auto"
 
 _ARM = ("aarch64", "arm64")
-#: x86 instructions that add products of bytes in 32 bits.
-_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 #: Recipe -> what it may say. OpenVINO's types and ranges are NNCF's; its products, and all of TensorRT, need symmetry.
@@ -40,8 +40,8 @@ _ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "openvino-int8": {
         "method": ("minmax", "percentile"),
         "activations": ("symmetric",),
-        "types": (AUTO,),
-        "rest": ("fp32", "bf16"),
+        "types": (AUTO, "U8S8", "U8S8-reduced"),
+        "rest": (AUTO, "fp32", "bf16"),
     },
     "trt-int8": {
         "method": METHODS,
@@ -62,7 +62,8 @@ class Recipe:
     - ``method``: how the range of a tensor is chosen, one of METHODS; ``percentile``: of its values, for that method.
     - ``frames``: how many are taken where nobody says, ``minimum``: fewer are refused.
     - ``activations``: ACTIVATIONS; ``weights``: WEIGHTS; ``types``: one of TYPES, or 'auto': what suits this machine.
-    - ``rest``: the precision of what is not int8: 'fp32', 'bf16' or 'fp16'.
+    - ``rest``: the precision of layers that a budget keeps out of int8: 'fp32', 'bf16', 'fp16', or 'auto': bf16 where
+      this machine has it, else fp32.
     - ``budgets``: by task, how much worse it may get: depth in percent of its relative error, normals in degrees,
       the others in points.
     - ``evaluations``: how many a search for what must stay in ``rest`` may take.
@@ -113,13 +114,16 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def resolved(self, flags: Collection[str] | None = None, architecture: str | None = None) -> Recipe:
-        """Return the recipe with 'auto' types replaced by those that suit the CPU (default: this one).
-
-        OpenVINO's stay 'auto': its compiler chooses on the machine that runs it.
-        """
-        if self.types != AUTO or self.target == "openvino-int8":
-            return self
-        return replace(self, types=_suited(cpu_flags() if flags is None else flags, architecture or platform.machine()))
+        """Return the recipe with 'auto' replaced by what suits the CPU (default: this one)."""
+        flags = cpu_flags() if flags is None else flags
+        types, rest = self.types, self.rest
+        if types == AUTO:
+            types = _suited(flags, architecture or platform.machine())
+            # OpenVINO's Arm kernels choose signs by themselves; what counts there is that weights have all their bits.
+            types = "U8S8" if (self.target, types) == ("openvino-int8", "S8S8") else types
+        if rest == AUTO:
+            rest = "bf16" if _BF16 & set(flags) else "fp32"
+        return replace(self, types=types, rest=rest)
 
 
 def load_recipe(target: str, path: Path | None = None) -> Recipe:
@@ -144,8 +148,7 @@ def load_recipe(target: str, path: Path | None = None) -> Recipe:
 def _suited(flags: Collection[str], architecture: str) -> str:
     if architecture in _ARM:
         return "S8S8"
-    # Without these, AVX2 adds two products in 16 bits, and saturates in silence.
-    return "U8S8" if _VNNI & set(flags) else "U8S8-reduced"
+    return "U8S8" if sums_bytes(flags, architecture) else REDUCED
 
 
 def _read_yaml(path: Path) -> Any:

@@ -69,7 +69,7 @@ def measure(name: str | None, order: Order, frames: int | None, *, quick: bool) 
     from emadeploy.calibrate.sensitivity import sensitivity
     from emadeploy.cli.exporting.int8 import Int8
     from emadeploy.cli.exporting.judge import open_judge
-    from emadeploy.cli.exporting.make import _frames as calibration_frames
+    from emadeploy.cli.exporting.make import calibration_frames
     from emadeploy.cli.progress import progress
     from emadeploy.export.source import open_source
     from emadeploy.export.stage import Wanted, export_graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ _FLAGS = (
     "bf16",
     "sve",
 )
+
+
+_VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+
+
+def sums_bytes(flags: Collection[str] | None = None, architecture: str | None = None) -> bool:
+    """Whether the CPU (default: this one) adds products of bytes in 32 bits; x86 without VNNI saturates at 16."""
+    x86 = (architecture or platform.machine()) in ("x86_64", "AMD64", "i686")
+    return not x86 or bool(_VNNI & set(cpu_flags() if flags is None else flags))
 
 
 def usable_cores() -> int:

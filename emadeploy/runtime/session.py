@@ -8,10 +8,11 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from emadeploy.contract.errors import ArtifactError
+from emadeploy.contract.errors import ArtifactError, DeviceError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.spec import TaskSpec, TensorSpec
 from emadeploy.contract.tasks import KINDS
+from emadeploy.runtime.machine import sums_bytes
 
 Array = npt.NDArray[Any]
 #: One tensor as an engine reports it: name, shape, numpy dtype name.
@@ -85,6 +86,15 @@ def check_signature(where: str, manifest: Manifest, inputs: Iterable[Signature],
             raise ArtifactError(
                 f"{where}: the graph's {what} are {_shown(found)}; the manifest says {_shown(wanted)}. Export again"
             )
+
+
+def check_types(manifest: Manifest) -> None:
+    """Raise DeviceError on a CPU that would saturate, in silence, the sums that the engine was quantised for."""
+    if (manifest.calibration or {}).get("types") == "U8S8" and not sums_bytes():
+        raise DeviceError(
+            f"model {manifest.model.name!r} was quantised for CPUs with VNNI, and this one has none: sums of its "
+            "products would overflow. Export it on this machine, or with a recipe that says types: U8S8-reduced"
+        )
 
 
 def _signature(tensor: TensorSpec) -> Signature:

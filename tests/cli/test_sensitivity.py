@@ -61,7 +61,7 @@ def measured(monkeypatch) -> list[tuple[frozenset[str], int]]:
 
     spec = SimpleNamespace(name="tiny", task_names=("depth",))
     monkeypatch.setattr(source, "open_source", lambda name: SimpleNamespace(spec=spec))
-    monkeypatch.setattr(make, "_frames", lambda *_: SimpleNamespace(facts=lambda: {"count": 9}))
+    monkeypatch.setattr(make, "calibration_frames", lambda *_: SimpleNamespace(facts=lambda: {"count": 9}))
     monkeypatch.setattr(judge, "open_judge", lambda *_: Judge())
     monkeypatch.setattr(stage, "export_graph", lambda *_args, **_named: SimpleNamespace(model=spec))
     monkeypatch.setattr(int8, "Int8", Int8)

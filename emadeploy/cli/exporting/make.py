@@ -46,7 +46,7 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     check_replaceable(output)
     # All that people give is looked at before anything is traced.
     wanted = replace(order.wanted, low_precision=precision != "fp32")
-    frames = _frames(source.spec, order, recipe) if recipe or needs_frames(wanted.ctal) else None
+    frames = calibration_frames(source.spec, order, recipe) if recipe or needs_frames(wanted.ctal) else None
     judge = open_judge(source, order, recipe) if recipe else None
     with scratch(output) as folder:
         graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
@@ -80,7 +80,7 @@ def _check(order: Order, target: str, recipe: Recipe | None) -> None:
             raise SpecError(f"{', '.join(given)}: for int8 targets alone; {target} is not calibrated")
 
 
-def _frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> CalibrationFrames:
+def calibration_frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> CalibrationFrames:
     """Return the calibration frames, checked; raises CalibrationError, DataError."""
     minimum = recipe.minimum if recipe else 1
     if order.calib_frames is not None and order.calib_frames < minimum:

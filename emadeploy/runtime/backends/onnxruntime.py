@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from emadeploy.contract.errors import ArtifactError, DeviceError
 from emadeploy.contract.manifest import Manifest
-from emadeploy.runtime.session import Array, Signature, check_signature
+from emadeploy.runtime.session import Array, Signature, check_signature, check_types
 
 #: Device -> execution provider of ONNX Runtime.
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -67,6 +67,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
             f"device {device!r}: engine 'onnxruntime' runs on {', '.join(_PROVIDERS)} in this version; "
             f"onnxruntime {ort.__version__} as installed has {', '.join(present)}"
         )
+    check_types(manifest)
     path = directory / manifest.engine_file
     try:
         session = ort.InferenceSession(str(path), session_options(threads), providers=[provider])

@@ -19,7 +19,7 @@ from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.runtime.blobs import BlobCache, blob_key
 from emadeploy.runtime.machine import cpu_flags, cpu_model, usable_cores
 from emadeploy.runtime.queue import Answers, InferQueue, Inputs
-from emadeploy.runtime.session import Signature, check_signature
+from emadeploy.runtime.session import Signature, check_signature, check_types
 
 VERSION: str = ov.get_version().split("-")[0]
 #: Layers that do the arithmetic: what a target's precision is about.
@@ -131,6 +131,8 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     device = device or "cpu"
     path = directory / manifest.engine_file
     check_device(device, (TARGETS[manifest.target][1], manifest.rest))
+    if device == "cpu":
+        check_types(manifest)
     settings = _settings(device, manifest.rest, threads)
     compiled, origin = _load(path, manifest, device, settings)
     check_signature(str(path), manifest, map(signature, compiled.inputs), map(signature, compiled.outputs))
