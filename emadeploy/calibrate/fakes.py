@@ -38,6 +38,11 @@ def compute_nodes(model: ov.Model) -> dict[str, ov.Node]:
     return {node.get_friendly_name().removesuffix(_BIASLESS): node for node in nodes}
 
 
+def depthwise_nodes(model: ov.Model) -> frozenset[str]:
+    """Return the names of the convolutions that filter each channel by itself."""
+    return frozenset(name for name, node in compute_nodes(model).items() if node.get_type_name() == "GroupConvolution")
+
+
 def hoist(model: ov.Model) -> int:
     """Round the features of CTAL once, before they are shifted, and not once per shift; return how many fakes went.
 
