@@ -37,20 +37,40 @@ def folded(conv: _Conv, norm: nn.BatchNorm2d) -> _Conv:
 
 
 def subpixel(conv: nn.ConvTranspose2d) -> nn.Conv2d:
-    """Return the 1x1 convolution, I -> 4 O, that with `PixelShuffle(2)` is a 2x2 transposed convolution of stride 2.
+    """Return the 1x1 convolution, I -> 4 O, that with `Shuffle` is a 2x2 transposed convolution of stride 2.
 
     With kernel = stride, each output pixel sees one input pixel through one tap of the kernel: the taps are four 1x1
-    convolutions. Channel ``4 o + 2 row + column`` becomes pixel (row, column) of channel o. Engines quantise the
+    convolutions. Channel ``(2 row + column) O + o`` becomes pixel (row, column) of channel o. Engines quantise the
     convolution; the transposed one they leave in float.
     """
     plain = conv.padding == (0, 0) and conv.output_padding == (0, 0) and conv.groups == 1
     if not (conv.kernel_size == conv.stride == (2, 2) and plain):
         raise ValueError(f"{conv} is not a plain 2x2 transposed convolution of stride 2")
     inputs, outputs = conv.weight.shape[:2]
-    weight_OhwI = conv.weight.permute(1, 2, 3, 0)
-    bias = None if conv.bias is None else conv.bias.repeat_interleave(4)
+    weight_hwOI = conv.weight.permute(2, 3, 1, 0)
+    bias = None if conv.bias is None else conv.bias.repeat(4)
     pointwise = nn.Conv2d(inputs, 4 * outputs, 1, bias=bias is not None, dtype=conv.weight.dtype)
-    return _with_weights(pointwise, weight_OhwI.reshape(4 * outputs, inputs, 1, 1), bias)
+    return _with_weights(pointwise, weight_hwOI.reshape(4 * outputs, inputs, 1, 1), bias)
+
+
+class Shuffle(nn.Module):
+    """Four channels become one of twice the size, (1, 4 O, H, W) -> (1, O, 2 H, 2 W); what a tap makes stays together.
+
+    `nn.PixelShuffle` takes the four from neighbouring channels. Where channels are innermost in memory, that moves
+    single bytes; here a pixel's O channels move as one. Measured in OpenVINO int8: a ninth of the time.
+    """
+
+    def forward(self, taps_14OHW: Tensor) -> Tensor:
+        _, fourfold, H, W = taps_14OHW.shape
+        O = fourfold // 4  # noqa: E741 - a suffix, as in the names
+        if torch.onnx.is_in_onnx_export():
+            attributes: dict[str, int | str] = {"blocksize": 2, "mode": "DCR"}
+            shape = (1, O, 2 * H, 2 * W)
+            return torch.onnx.ops.symbolic(
+                "DepthToSpace", (taps_14OHW,), attributes, dtype=taps_14OHW.dtype, shape=shape
+            )
+        taps_1hwOHW = taps_14OHW.reshape(1, 2, 2, O, H, W)
+        return taps_1hwOHW.permute(0, 3, 4, 1, 5, 2).reshape(1, O, 2 * H, 2 * W)
 
 
 def shuffled(upsampler: nn.Module) -> nn.Sequential:
@@ -61,7 +81,7 @@ def shuffled(upsampler: nn.Module) -> nn.Sequential:
     """
     transposed, _, relu, conv = upsampler.children()
     assert isinstance(transposed, nn.ConvTranspose2d)
-    return nn.Sequential(subpixel(transposed), relu, nn.PixelShuffle(2), conv)
+    return nn.Sequential(subpixel(transposed), relu, Shuffle(), conv)
 
 
 def fold_batch_norms(model: nn.Module) -> int:

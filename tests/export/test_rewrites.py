@@ -51,8 +51,8 @@ def test_a_norm_without_statistics_is_refused() -> None:
 def test_subpixel(off: Off, bias: bool) -> None:
     torch.manual_seed(0)
     transposed = nn.ConvTranspose2d(5, 3, 2, stride=2, bias=bias).double()
-    feat = torch.randn(2, 5, 4, 6, dtype=torch.float64)
-    assert off(nn.PixelShuffle(2)(rewrites.subpixel(transposed)(feat)), transposed(feat)) < EXACT
+    feat = torch.randn(1, 5, 4, 6, dtype=torch.float64)
+    assert off(rewrites.Shuffle()(rewrites.subpixel(transposed)(feat)), transposed(feat)) < EXACT
 
 
 @pytest.mark.parametrize(
