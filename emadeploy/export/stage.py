@@ -17,7 +17,7 @@ from emadeploy.contract.errors import ExportError, SpecError
 from emadeploy.contract.preprocess import Float32
 from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec
 from emadeploy.export import deploy, trace
-from emadeploy.export.basis_choice import Basis, choose
+from emadeploy.export.basis_choice import DEFAULT_BOUND, Basis, choose
 from emadeploy.export.parity import FRAMES, with_parity
 from emadeploy.export.source import Source
 from emadeploy.nets.network import Network
@@ -38,12 +38,14 @@ class Wanted:
     - ``ctal``: the form of CTAL; ``None``: exact. ``tasks``: those it answers; ``None``: all.
     - ``frame_size``: (height, width) of the uint8 frames that it takes; ``None``: it takes images.
     - ``low_precision``: it shall be quantised, or run in float16.
+    - ``basis_error``: largest relative error of an attended map that a chosen basis of kernels may leave.
     """
 
     ctal: str | None = None
     tasks: tuple[str, ...] | None = None
     frame_size: tuple[int, int] | None = None
     low_precision: bool = False
+    basis_error: float = DEFAULT_BOUND
 
 
 def export_graph(
@@ -69,7 +71,7 @@ def export_graph(
     form = _form(spec, wanted.ctal)
     bases: dict[str, Basis] = {}
     if needs_frames(form):
-        bases = _choose_basis(source.network, form, frames, report)
+        bases = _choose_basis(source.network, wanted, frames, report)
     network, rewrites = _deployment(source.network, form, tasks, wanted, bases)
     model = trace.to_onnx(
         deploy.Deployed(network, tasks, frame_size),
@@ -129,13 +131,13 @@ def _form(spec: ModelSpec, asked: str | None) -> str | None:
 
 
 def _choose_basis(
-    network: Network, form: str | None, frames: Iterable[Float32] | None, report: Report
+    network: Network, wanted: Wanted, frames: Iterable[Float32] | None, report: Report
 ) -> dict[str, Basis]:
     images = list(frames or ())
     images = images[:: max(1, len(images) // _BASIS_FRAMES)]
-    rank = int(form.split(":")[1]) if form and ":" in form else None
+    _, _, rank = (wanted.ctal or "").partition(":")
     report(f"choosing kernels on {len(images)} frames")
-    bases = choose(network, images, rank=rank)
+    bases = choose(network, images, rank=int(rank) if rank else None, bound=wanted.basis_error)
     for basis in bases.values():
         chosen = ", ".join(f"{task} {n} (off by {100 * basis.errors[task]:.2f} %)" for task, n in basis.ranks.items())
         report(f"kernels of 9: {chosen}")
