@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from emadeploy.cli.network import open_network
 from emadeploy.cli.progress import progress
 from emadeploy.contract.errors import DataError, EmadeployError
 from emadeploy.data.source import open_data, parse_data
+from emadeploy.evaluate.records import write_record
 from emadeploy.evaluate.run import evaluate
 from emadeploy.runtime.machine import usable_cores
 
@@ -74,6 +74,14 @@ def read_training(path: Path) -> dict[str, Any]:
     return facts
 
 
+def _sizes(folder: Path, digest: str) -> dict[str, Any]:
+    """Return {'sizes': rows} of tools/measure_sizes.py for the weights with that digest; empty where there are none."""
+    path = folder / "card.json"
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows = [row for row in facts.get("sizes", []) if row["weights_sha256"] == digest]
+    return {"sizes": rows} if rows else {}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and record; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -85,12 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = asked.models / asked.name
     try:
         facts = measure(folder, asked.data, read_training(asked.training))
+        # What was measured of these weights at several sizes stays.
+        write_record(folder / "card.json", {**facts, **_sizes(folder, facts["weights"]["sha256"])})
     except EmadeployError as error:
         print(f"measure_zoo: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    partial = folder / f".card.json.{os.getpid()}"
-    partial.write_text(json.dumps(facts, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "card.json")
     print(f"{folder / 'card.json'}: now run python tools/model_cards.py {asked.name}")
     return 0
 

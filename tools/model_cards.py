@@ -72,8 +72,14 @@ def problems(folder: Path) -> list[str]:
     record = folder / "weights" / "checkpoint.json"
     if facts and record.is_file():
         files = json.loads(record.read_text(encoding="utf-8"))["files"]
-        if files["model.safetensors"]["sha256"] != facts["weights"]["sha256"]:
+        digest = files["model.safetensors"]["sha256"]
+        if digest != facts["weights"]["sha256"]:
             found.append(f"{folder}/card.json was measured on other weights: run python tools/measure_zoo.py")
+        stale = [_size(row["size"]) for row in facts.get("sizes", []) if row["weights_sha256"] != digest]
+        if stale:
+            found.append(
+                f"{folder}/card.json has {', '.join(stale)} of other weights: run python tools/measure_sizes.py"
+            )
     elif facts:
         found.append(f"{folder}/card.json tells of weights that are not there")
     return found
@@ -170,6 +176,8 @@ def _measured(spec: ModelSpec, facts: Mapping[str, Any]) -> Iterator[str]:
                 rows.append((task, metric.name, f"{row[metric.name]:.4g}", unit, BETTER[metric.higher_is_better]))
     yield table(("task", "metric", "value", "unit", "better"), rows)
     yield f"Measured in float32 by PyTorch, with\n\n```\n{accuracy['command']}\n```"
+    if facts.get("sizes"):
+        yield from _sizes(spec, facts["sizes"], tuple(facts["input"]))
     yield "## Training"
     yield table(("", ""), [(name.replace("_", " "), value) for name, value in facts["training"].items()])
     if spec.data == "rooms":
@@ -179,6 +187,59 @@ def _measured(spec: ModelSpec, facts: Mapping[str, Any]) -> Iterator[str]:
             "precision be measured on a network that has learnt something. `emadeploy demo` shows it on "
             "photographs, as it is; train on data of the place where it is to run."
         )
+
+
+def _sizes(spec: ModelSpec, rows: Sequence[Mapping[str, Any]], trained: tuple[int, ...]) -> Iterator[str]:
+    """What tools/measure_sizes.py found: accuracy, then time and memory, one line per image size."""
+    yield "## Other sizes"
+    yield (
+        f"Trained at {_size(trained)}, and exported at other sizes with `emadeploy export {spec.name} --size HxW`: the "
+        "spatial map of fusion kernels is resized, the rest of the network takes any size. Nothing is trained anew, so "
+        "what a size costs is measured on rooms rendered at that size, not assumed. Each cell: float32, CTAL exact / "
+        "OpenVINO int8, CTAL on a basis."
+    )
+    primary = [(task, METRICS[task][0]) for task in rows[0]["accuracy"]["float32"]]
+    head = ["image", "rooms"]
+    head += [f"{task} {m.name}{', ' + m.unit if m.unit else ''} ({BETTER[m.higher_is_better]})" for task, m in primary]
+    lines = []
+    for row in rows:
+        float32, int8 = row["accuracy"]["float32"], row["accuracy"]["int8"]
+        cells = [f"{float32[task][m.name]:.4g} / {int8[task][m.name]:.4g}" for task, m in primary]
+        lines.append([_size(row["size"]) + " (trained)" * (tuple(row["size"]) == trained), row["frames"], *cells])
+    yield table(head, lines)
+    tasks = len(spec.tasks)
+    yield (
+        f"The published form holds {tasks + 1} matrices of N x N float32 numbers, one per task and their mixture, with "
+        "N = pixels / 16, and about three times that on its way:"
+    )
+    head = ["image", "published: affinities", "on its way", "its time", "float32, exact", "int8, basis", "speed-up"]
+    yield table([*head, "peak memory: published", "float32", "int8"], [_speed(row) for row in rows])
+    yield "\n".join(f"- {_measured_by(row)}" for row in rows)
+
+
+def _size(size: Sequence[int]) -> str:
+    return "{} x {}".format(*size)
+
+
+def _speed(row: Mapping[str, Any]) -> list[str]:
+    latency, memory = row["latency_ms"], row["peak_memory_mb"]
+    gigabytes = [f"{row[name] / 1e3:.2g} GB" for name in ("affinities_mb", "on_the_way_mb")]
+    forms = ("published", "float32", "int8")
+    # What does not fit was not run: no number, and no ratio to it.
+    times = [f"{latency[form]['p50']:.1f} ms" if form in latency else "does not fit" for form in forms]
+    peaks = [f"{memory[form]:.0f} MB" if form in memory else "does not fit" for form in forms]
+    speedup = "" if row["speedup"] is None else f"{row['speedup']:.1f} x"
+    return [_size(row["size"]), *gigabytes, *times, speedup, *peaks]
+
+
+def _measured_by(row: Mapping[str, Any]) -> str:
+    machine = row["machine"]
+    memory = "" if machine["memory_mb"] is None else f", {machine['memory_mb'] / 1024:.0f} GB"
+    return (
+        f"{_size(row['size'])}: {row['date']}, {row['threads']} threads of an {machine['cpu']} "
+        f"({', '.join(machine['flags'])}{memory}), medians of {row['rounds']} calls in turns, one process each, by "
+        f"`{row['command']}`."
+    )
 
 
 def _recipe(spec: ModelSpec) -> Iterator[str]:
