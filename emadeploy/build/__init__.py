@@ -30,21 +30,27 @@ class Build(Protocol):
 BUILDERS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.build.onnxruntime:build", "onnxruntime", "onnxruntime"),
     "openvino": Guarded("emadeploy.build.openvino:build", "openvino", "openvino"),
+    "tensorrt": Guarded("emadeploy.build.tensorrt:build", "onnx", "export"),
 }
+#: Targets of these engines that are not built yet.
+_LATER = ("trt-fp32", "trt-fp16")
 
 
 def targets() -> tuple[str, ...]:
     """Return the targets that this version builds, each for an engine that may or may not be installed here."""
-    return tuple(target for target, (engine, _) in TARGETS.items() if engine in BUILDERS)
+    return tuple(target for target, (engine, _) in TARGETS.items() if engine in BUILDERS and target not in _LATER)
 
 
-def builder(engine: str) -> Build:
-    """Return the function that builds artifacts of ``engine``.
+def builder(engine: str, target: str | None = None) -> Build:
+    """Return the function that builds artifacts of ``engine``, for ``target`` where one is given.
 
-    Raises BuildError where this version builds none for the engine, BackendMissing where its package is not installed.
+    Raises BuildError where this version builds none for them, BackendMissing where the engine's package is not
+    installed.
     """
     found = BUILDERS.get(engine)
     if found is None:
         raise BuildError(f"engine {engine!r} is not in this version; it builds {', '.join(targets())}")
+    if target is not None and target not in targets():
+        raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(targets())}")
     build: Build = found.load(f"building for engine {engine!r}")
     return build

@@ -6,7 +6,8 @@ import json
 import platform
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from importlib import metadata, util
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ def engines() -> dict[str, dict[str, list[str]]]:
 
 def targets() -> list[dict[str, str | None]]:
     """Return per target what keeps it from being exported or run here; ``None`` where nothing does."""
-    from emadeploy.build import BUILDERS, builder
+    from emadeploy import build
     from emadeploy.runtime.backends import BACKENDS, opener
 
     try:
@@ -84,17 +85,18 @@ def targets() -> list[dict[str, str | None]]:
         unable = None
         if engine in able and not any(precision in precisions for precisions in able[engine].values()):
             unable = f"no device of this machine has {precision}"
-        export = no_export or _missing(engine, BUILDERS, builder) or unable
-        found.append({"target": target, "export": export, "run": _missing(engine, BACKENDS, opener) or unable})
+        export = no_export or _missing(target in build.targets(), partial(build.builder, engine)) or unable
+        run = _missing(engine in BACKENDS, partial(opener, engine)) or unable
+        found.append({"target": target, "export": export, "run": run})
     return found
 
 
-def _missing(engine: str, known: Mapping[str, Any], load: Callable[[str], Any]) -> str | None:
-    """Return why ``load`` cannot give this engine's function; ``None`` where it can."""
-    if engine not in known:
+def _missing(known: bool, load: Callable[[], object]) -> str | None:
+    """Return why ``load`` cannot give an engine's function, or is not ``known`` at all; ``None`` where it can."""
+    if not known:
         return "not in this version"
     try:
-        load(engine)
+        load()
     except EmadeployError as error:
         return str(error)
     return None

@@ -75,8 +75,9 @@ class Manifest:
     """What an artifact is and where it comes from.
 
     - ``model``: the specification, with the input size and tasks as exported; ``target``: a key of TARGETS.
-    - ``precision``: obtained precision per branch of the network, e.g. ``{"backbone": "int8", "ctal": "mixed", ...}``;
-      ``asked``: the precision asked for per branch, empty where it is the target's everywhere.
+    - ``precision``: obtained precision per branch of the network, e.g. ``{"backbone": "int8", "ctal": "mixed", ...}``,
+      empty until the engine is compiled; ``asked``: the precision asked for per branch, empty where it is the
+      target's everywhere.
     - ``rest``: what the layers that are not int8 run in, 'fp32', 'bf16' or 'fp16', where the engine is told so when it
       loads. ``audit``: what the engine really ran in, per branch: 'branches', 'total', 'engine', 'machine'.
     - ``engine_file``: the file that the engine loads; ``files``: every file of the artifact but the manifest.
@@ -125,6 +126,11 @@ class Manifest:
     def engine(self) -> str:
         """The engine that runs the artifact: 'onnxruntime', 'openvino', 'tensorrt' or 'tensorrt_rtx'."""
         return TARGETS[self.target][0]
+
+    @property
+    def compiled(self) -> bool:
+        """False where the artifact is a portable graph that only its device can compile: nothing is obtained yet."""
+        return bool(self.precision)
 
     @property
     def untrained(self) -> bool:

@@ -30,11 +30,24 @@ def test_an_engine_of_another_version() -> None:
         build.builder("abacus")
 
 
+def test_no_library_of_nvidia_is_needed_for_the_portable_artifact() -> None:
+    assert build.BUILDERS["tensorrt"].package == "onnx"
+
+
+@pytest.mark.parametrize("target", ["trt-fp32", "trt-fp16"])
+def test_a_target_of_another_version(target: str) -> None:
+    assert target not in build.targets()
+    with pytest.raises(BuildError, match=f"target '{target}' is not in this version; it builds .*, trt-int8$"):
+        build.builder("tensorrt", target)
+    assert build.builder("tensorrt", "trt-int8") is build.builder("tensorrt")
+
+
 @pytest.mark.parametrize("engine", list(build.BUILDERS))
 def test_a_missing_package_comes_with_its_install_line(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setitem(sys.modules, build.BUILDERS[engine].package, None)
     monkeypatch.delitem(sys.modules, f"emadeploy.build.{engine}", raising=False)
-    with pytest.raises(BackendMissing, match=rf"'{engine}' needs {engine}, .*pip install 'emadeploy\[{engine}\]'"):
+    package, extra = build.BUILDERS[engine].package, build.BUILDERS[engine].extra
+    with pytest.raises(BackendMissing, match=rf"'{engine}' needs {package}, .*pip install 'emadeploy\[{extra}\]'"):
         build.builder(engine)
     monkeypatch.undo()
     importlib.import_module(f"emadeploy.build.{engine}")

@@ -22,7 +22,8 @@ def test_the_command_reports_this_machine(capsys: pytest.CaptureFixture[str]) ->
     targets = {row["target"]: row for row in record["targets"]}
     assert list(targets) == list(TARGETS)
     assert targets["onnxruntime-fp32"] == {"target": "onnxruntime-fp32", "export": None, "run": None}
-    assert targets["trt-int8"]["run"] == "not in this version"
+    assert targets["trt-int8"] == {"target": "trt-int8", "export": None, "run": "not in this version"}
+    assert targets["trt-fp16"]["export"] == "not in this version"
 
 
 def test_engines_with_the_precisions_of_their_devices(

@@ -29,10 +29,12 @@ from emadeploy.runtime.session import Array
 
 #: Frames that a probe looks at.
 PROBED = 8
+#: What a graph that only its device can compile is judged in.
+STAND_IN = "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, multiplied in float32"
 
 
 class Int8:
-    """The quantised forms of one graph. `artifact` is where the one made last lies."""
+    """The quantised forms of one graph. `artifact` is where the one made last lies, `judged` what judges it."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Int8:
         report: Callable[[str], None],
     ) -> None:
         self.graph, self.frames, self.recipe, self.target, self.folder = graph, frames, recipe, target, folder
-        self.artifact = folder / "artifact"
+        self.artifact, self._stand_in = folder / "artifact", folder / "stand-in"
         self._built: tuple[frozenset[str], Manifest] | None = None
         report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
 
@@ -64,13 +66,22 @@ class Int8:
             quantize = quantizer(self.engine)
             with progress("calibrating") as bar:
                 graph = quantize(self.graph, self.frames, self.recipe, self.folder / "int8", keep=keep, progress=bar)
-            self._built = keep, builder(self.engine)(graph, self.artifact, self.target)
+            manifest = builder(self.engine)(graph, self.artifact, self.target)
+            if not manifest.compiled:
+                builder("onnxruntime")(graph, self._stand_in, "onnxruntime-fp32")
+            self._built = keep, manifest
         return self._built[1]
+
+    @property
+    def judged(self) -> Path:
+        """The artifact that is run: the one made last or, where only its device can compile that, its stand-in."""
+        assert self._built is not None, "judged before built"
+        return self.artifact if self._built[1].compiled else self._stand_in
 
     def measure(self, keep: frozenset[str], data: Dataset) -> TaskMetrics:
         """Return the metrics by task on ``data``, with the nodes ``keep`` in higher precision."""
         self.build(keep)
-        with load(self.artifact) as perception, progress("evaluating int8") as bar:
+        with load(self.judged) as perception, progress("evaluating int8") as bar:
             record = evaluate(lambda frame: perception(frame).maps, data, self.graph.model.tasks, bar)
         metrics: TaskMetrics = record["tasks"]
         return metrics
@@ -79,7 +90,7 @@ class Int8:
         """Return the error by task of the raw maps against the graph in float, on a few calibration frames."""
         self.build(keep)
         errors = dict.fromkeys(self.graph.model.task_names, 0.0)
-        with load(self.artifact) as perception:
+        with load(self.judged) as perception:
             for frame, wanted in zip(self._probed, self._wanted, strict=True):
                 found = perception.raw(frame)
                 for task in errors:
@@ -89,7 +100,7 @@ class Int8:
     def parity(self) -> dict[str, dict[str, float]]:
         """Return how far the artifact is from the graph in float, by task, on a few calibration frames."""
         tally = Parity(self.graph.model.tasks)
-        with load(self.artifact) as perception, load(self._float) as reference:
+        with load(self.judged) as perception, load(self._float) as reference:
             for frame in self._probed:
                 tally.update(perception(frame).maps, reference(frame).maps)
         return tally.compute()

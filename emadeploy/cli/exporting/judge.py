@@ -15,7 +15,7 @@ from emadeploy.calibrate.budgets import Budgets, parse_budgets
 from emadeploy.calibrate.outcome import BudgetError, Outcome
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.search import keep_within
-from emadeploy.cli.exporting.int8 import Int8
+from emadeploy.cli.exporting.int8 import STAND_IN, Int8
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.progress import progress
 from emadeploy.contract.errors import CalibrationError, DataError
@@ -96,7 +96,9 @@ class Judge:
 
     def _described(self, int8: Int8, manifest: Manifest, outcome: Outcome, reference: dict[str, Any]) -> Manifest:
         assert manifest.calibration is not None
-        judged = {"data": self.data.description, "frames": len(self.data)}
+        judged: dict[str, Any] = {"data": self.data.description, "frames": len(self.data)}
+        if not manifest.compiled:
+            judged["measured_in"] = STAND_IN
         calibration = {
             **manifest.calibration,
             "budget": outcome.to_dict(),

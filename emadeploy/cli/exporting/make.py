@@ -36,7 +36,7 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     """
     target = parse_target(order.target)
     engine, precision = TARGETS[target]
-    build = builder(engine)
+    build = builder(engine, target)
     recipe = load_recipe(target, order.recipe).resolved() if precision == "int8" else None
     _check(order, target, recipe)
     source = open_source(name, size=order.size, untrained=order.untrained)
@@ -97,3 +97,8 @@ def _report_built(output: Path, manifest: Manifest, seconds: float, report: Repo
     megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
     library = f"{manifest.engine} {manifest.versions.get(manifest.engine, '')}".strip()
     report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
+    if not manifest.compiled:
+        report(
+            "portable: a graph with its ranges, to be compiled on the device by `emadeploy build` of a later version; "
+            "until then its precision is asked for, not obtained"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import onnxruntime as ort
 
 from emadeploy.contract.errors import ArtifactError, DeviceError
-from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.runtime.session import Array, Signature, check_signature, check_types
 
 #: Device -> execution provider of ONNX Runtime.
@@ -70,7 +70,11 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     check_types(manifest)
     path = directory / manifest.engine_file
     try:
-        session = ort.InferenceSession(str(path), session_options(threads), providers=[provider])
+        options = session_options(threads)
+        if TARGETS[manifest.target][1] != "int8":
+            # A graph with Q/DQ for another engine is rounded as it says, and multiplied in float, as was asked for.
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
         raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it: {_first_line(error)}") from None
     # ONNX Runtime falls back to another provider with nothing but a log line.
