@@ -24,6 +24,7 @@ from emadeploy.runtime.backends.openvino import (
     signature,
 )
 from emadeploy.runtime.machine import cpu_model, usable_cores
+from emadeploy.runtime.runtime import load
 
 ENGINE_FILE = "model.xml"
 WEIGHTS_FILE = "model.bin"
@@ -64,7 +65,16 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
             audit=record,
         )
         manifest.write(folder)
+        _check_loads(folder)
     return manifest
+
+
+def _check_loads(artifact: Path) -> None:
+    """Load the artifact as its users will, and run a frame; raises BuildError where that fails."""
+    try:
+        load(artifact).close()
+    except ArtifactError as error:
+        raise BuildError(f"what was built cannot be loaded again: {error}") from error
 
 
 def _rest(graph: OnnxGraph, precision: str) -> str:
@@ -93,7 +103,8 @@ def _write_network(graph: OnnxGraph, precision: str, path: Path) -> None:
         raise BuildError(f"OpenVINO {VERSION} cannot load the graph {source}: {reason(error)}") from None
     for ports, specs in ((network.inputs, graph.inputs), (network.outputs, graph.outputs)):
         wanted = [(spec.name, tuple(spec.shape), spec.dtype) for spec in specs]
-        if sorted(map(signature, ports)) != sorted(wanted):
+        names = [spec.name for spec in specs]
+        if sorted(signature(port, names) for port in ports) != sorted(wanted):
             raise BuildError(f"{source}: its tensors are not those of its record: export again")
 
 

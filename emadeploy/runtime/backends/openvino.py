@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +48,10 @@ class Ran:
 class OpenVinoSession:
     """A compiled network on one device, one frame at a time; with :meth:`queue`, several in flight."""
 
-    def __init__(self, compiled: Any, device: str, origin: str) -> None:
+    def __init__(self, compiled: Any, tensors: Collection[str], device: str, origin: str) -> None:
         self._compiled: Any = compiled
-        self._slot: _Slot | None = _Slot(compiled)
+        self._tensors = tensors
+        self._slot: _Slot | None = _Slot(compiled, tensors)
         self._device = device
         self._origin = origin
 
@@ -63,8 +64,8 @@ class OpenVinoSession:
     def queue(self, depth: int = 2) -> InferQueue:
         """Return a queue that holds up to ``depth`` frames in flight; its answers equal those of :meth:`run`."""
         assert self._compiled is not None, "queue after close"
-        compiled = self._compiled
-        return InferQueue(lambda: _Slot(compiled), depth)
+        compiled, tensors = self._compiled, self._tensors
+        return InferQueue(lambda: _Slot(compiled, tensors), depth)
 
     def close(self) -> None:
         """Free the network. A queue that is still open keeps it until it is closed too."""
@@ -87,13 +88,10 @@ class OpenVinoSession:
 class _Slot:
     """An infer request. Nothing is copied on its way in or out: OpenVINO reads and writes the arrays themselves."""
 
-    def __init__(self, compiled: Any) -> None:
+    def __init__(self, compiled: Any, tensors: Collection[str]) -> None:
         self._request = compiled.create_infer_request()
-        self._inputs = [port.get_any_name() for port in compiled.inputs]
-        self._outputs = [
-            (port.get_any_name(), tuple(port.get_shape()), port.get_element_type().to_dtype())
-            for port in compiled.outputs
-        ]
+        self._inputs = [signature(port, tensors)[0] for port in compiled.inputs]
+        self._outputs = [signature(port, tensors) for port in compiled.outputs]
         self._in_use: list[Any] = []
         self._answers: dict[str, Any] = {}
 
@@ -135,11 +133,13 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
         check_types(manifest)
     settings = _settings(device, manifest.rest, threads)
     compiled, origin = _load(path, manifest, device, settings)
-    check_signature(str(path), manifest, map(signature, compiled.inputs), map(signature, compiled.outputs))
+    tensors = frozenset(spec.name for spec in (*manifest.inputs, *manifest.outputs))
+    found = ([signature(port, tensors) for port in ports] for ports in (compiled.inputs, compiled.outputs))
+    check_signature(str(path), manifest, *found)
     if device == "cpu":
         _check_precision(compiled, manifest)
     _return_free_memory()
-    return OpenVinoSession(compiled, device, origin)
+    return OpenVinoSession(compiled, tensors, device, origin)
 
 
 def check_device(device: str, precisions: tuple[str, ...]) -> None:
@@ -206,11 +206,17 @@ def layers(compiled: Any) -> list[Ran]:
     return found
 
 
-def signature(port: Any) -> Signature:
-    """Return name, shape and dtype of a port of a network."""
+def signature(port: Any, tensors: Collection[str]) -> Signature:
+    """Return name, shape and dtype of a port of a network; of several names, the one that is among ``tensors``.
+
+    An output has several where the compiler found that its last operation does nothing, as the ReLU of a depth that
+    cannot be negative: the tensor before it is then the output too.
+    """
+    ours = port.get_names() & set(tensors)
+    name = ours.pop() if len(ours) == 1 else port.get_any_name()
     shape = port.get_partial_shape()
     extents: tuple[Any, ...] = tuple(port.get_shape()) if shape.is_static else tuple(map(str, shape))
-    return port.get_any_name(), extents, np.dtype(port.get_element_type().to_dtype()).name
+    return name, extents, np.dtype(port.get_element_type().to_dtype()).name
 
 
 def reason(error: Exception) -> str:
