@@ -2,10 +2,10 @@
 
     python tools/measure_sizes.py [NAME] [--size HxW:FRAMES ...] [--again] [-o FOLDER]
 
-At each size: float32 with CTAL exact, which is the reference of accuracy; OpenVINO int8 with CTAL on a basis of kernels;
-and the published graph, where this machine's memory holds it. Accuracy on held-out rooms rendered at that very size;
-times in turns, one process each. Each size is recorded when it is done, and not measured again (but with --again), so
-that a run that is killed loses one size. FOLDER keeps the artifacts. Needs an idle machine for the times.
+At each size: float32 with CTAL exact, which is the reference of accuracy; OpenVINO int8 with CTAL on a basis; and the
+published graph, where this machine's memory holds it. Accuracy on held-out rooms rendered at that very size; times in
+turns, one process each. Each size is recorded when it is done, and not measured again (but with --again), so that a run
+that is killed loses one size. FOLDER keeps the artifacts. Needs an idle machine for the times.
 """
 
 from __future__ import annotations

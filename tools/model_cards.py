@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from emadeploy import zoo
+from emadeploy.calibrate.budgets import Budget
 from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.contract.tasks import KINDS
-from emadeploy.evaluate.metrics import METRICS
+from emadeploy.evaluate.metrics import METRICS, Metric
 
 NETWORKS = {
     "emanet": "EMA-Net: one backbone, a first answer per task at 1/4 of the image, cross-task affinity learning "
@@ -190,7 +191,6 @@ def _measured(spec: ModelSpec, facts: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _sizes(spec: ModelSpec, rows: Sequence[Mapping[str, Any]], trained: tuple[int, ...]) -> Iterator[str]:
-    """What tools/measure_sizes.py found: accuracy, then time and memory, one line per image size."""
     yield "## Other sizes"
     yield (
         f"Trained at {_size(trained)}, and exported at other sizes with `emadeploy export {spec.name} --size HxW`: the "
@@ -198,38 +198,48 @@ def _sizes(spec: ModelSpec, rows: Sequence[Mapping[str, Any]], trained: tuple[in
         "what a size costs is measured on rooms rendered at that size, not assumed. Each cell: float32, CTAL exact / "
         "OpenVINO int8, CTAL on a basis."
     )
-    primary = [(task, METRICS[task][0]) for task in rows[0]["accuracy"]["float32"]]
-    head = ["image", "rooms"]
-    head += [f"{task} {m.name}{', ' + m.unit if m.unit else ''} ({BETTER[m.higher_is_better]})" for task, m in primary]
+    primary = [(task, _judged(task)) for task in rows[0]["accuracy"]["float32"]]
+    head = ["image", "rooms"] + [
+        f"{task} {m.name}{', ' + m.unit if m.unit else ''} ({BETTER[m.higher_is_better]})" for task, m in primary
+    ]
     lines = []
     for row in rows:
         float32, int8 = row["accuracy"]["float32"], row["accuracy"]["int8"]
         cells = [f"{float32[task][m.name]:.4g} / {int8[task][m.name]:.4g}" for task, m in primary]
         lines.append([_size(row["size"]) + " (trained)" * (tuple(row["size"]) == trained), row["frames"], *cells])
     yield table(head, lines)
-    tasks = len(spec.tasks)
     yield (
-        f"The published form holds {tasks + 1} matrices of N x N float32 numbers, one per task and their mixture, with "
-        "N = pixels / 16, and about three times that on its way:"
+        f"The published form holds {len(spec.tasks) + 1} matrices of N x N float32 numbers, one per task and their "
+        "mixture, with N = pixels / 16, and about three times that on its way:"
     )
     head = ["image", "published: affinities", "on its way", "its time", "float32, exact", "int8, basis", "speed-up"]
     yield table([*head, "peak memory: published", "float32", "int8"], [_speed(row) for row in rows])
     yield "\n".join(f"- {_measured_by(row)}" for row in rows)
 
 
+def _judged(task: str) -> Metric:
+    """The metric that a budget of the task is about."""
+    name = Budget.of(task).metric
+    return next(metric for metric in METRICS[task] if metric.name == name)
+
+
 def _size(size: Sequence[int]) -> str:
     return "{} x {}".format(*size)
 
 
+def _memory(megabytes: float) -> str:
+    return f"{megabytes:.3g} MB" if megabytes < 1e3 else f"{megabytes / 1e3:.3g} GB"
+
+
 def _speed(row: Mapping[str, Any]) -> list[str]:
     latency, memory = row["latency_ms"], row["peak_memory_mb"]
-    gigabytes = [f"{row[name] / 1e3:.2g} GB" for name in ("affinities_mb", "on_the_way_mb")]
+    held = [_memory(row[name]) for name in ("affinities_mb", "on_the_way_mb")]
     forms = ("published", "float32", "int8")
     # What does not fit was not run: no number, and no ratio to it.
     times = [f"{latency[form]['p50']:.1f} ms" if form in latency else "does not fit" for form in forms]
-    peaks = [f"{memory[form]:.0f} MB" if form in memory else "does not fit" for form in forms]
+    peaks = [_memory(memory[form]) if form in memory else "does not fit" for form in forms]
     speedup = "" if row["speedup"] is None else f"{row['speedup']:.1f} x"
-    return [_size(row["size"]), *gigabytes, *times, speedup, *peaks]
+    return [_size(row["size"]), *held, *times, speedup, *peaks]
 
 
 def _measured_by(row: Mapping[str, Any]) -> str:
