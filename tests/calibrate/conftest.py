@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,29 +34,42 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def emanet(tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
-    """Return the plain graph of an EMA-Net with random weights at 64 x 96, nothing left at its default."""
+def make_network() -> Callable[..., Any]:
+    """Return a function that makes a shortened network with random weights at 64 x 96, nothing left at its default."""
     torch = pytest.importorskip("torch")
     from emadeploy import nets
-    from emadeploy.export import deploy, trace
     from emadeploy.nets.hrnet import HRNet
 
-    tasks = tuple(TaskSpec(kind, 5 if kind == "semseg" else 0) for kind in TASKS)
-    spec = ModelSpec("tiny", "emanet", tasks, InputSpec(64, 96))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        network = nets.build(spec).eval()
-        for module in network.modules():
-            if isinstance(module, HRNet):
-                shorten(module)
-            elif isinstance(module, torch.nn.BatchNorm2d):
-                # Random layers around zero amplify every rounding, as trained ones do not; away from zero they do less.
-                module.weight.data.uniform_(0.4, 0.8)
-                module.bias.data.uniform_(0.5, 1.5)
-        settle(network, torch.from_numpy(np.concatenate(list(calibration_frames(4)))))
+    def make(network: str = "emanet", tasks: tuple[str, ...] = TASKS) -> Any:
+        chosen = tuple(TaskSpec(kind, 5 if kind == "semseg" else 0) for kind in tasks)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(3)
+            made = nets.build(ModelSpec("tiny", network, chosen, InputSpec(64, 96))).eval()
+            for module in made.modules():
+                if isinstance(module, HRNet):
+                    shorten(module)
+                elif isinstance(module, torch.nn.BatchNorm2d):
+                    # Random layers around zero amplify every rounding, as trained ones do not; away from zero they do
+                    # less.
+                    module.weight.data.uniform_(0.4, 0.8)
+                    module.bias.data.uniform_(0.5, 1.5)
+            settle(made, torch.from_numpy(np.concatenate(list(calibration_frames(4)))))
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def emanet(make_network: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> OnnxGraph:
+    """Return the plain graph of an EMA-Net."""
+    import torch
+
+    from emadeploy.export import deploy, trace
+
+    network = make_network()
     plain, rewrites = deploy.exact(network, TASKS, tiled=False)
     model = trace.to_onnx(deploy.Deployed(plain, TASKS), torch.zeros(1, 3, 64, 96), "image", TASKS)
-    return record(model, spec, tmp_path_factory.mktemp("emanet"), rewrites)
+    return record(model, network.spec, tmp_path_factory.mktemp("emanet"), rewrites)
 
 
 def shorten(backbone) -> None:
