@@ -23,8 +23,9 @@ def command(
     manifest = Manifest.read(artifact)
     problems = {name: manifest.file_problem(artifact, name) for name in manifest.files}
     if as_json:
-        facts = {"engine": manifest.engine, "untrained": manifest.untrained, "problems": problems}
-        print(json.dumps({"schema": 1, "path": str(artifact), **facts, "manifest": to_plain(manifest)}))
+        facts = {"engine": manifest.engine, "untrained": manifest.untrained, "compiled": manifest.compiled}
+        record = {"schema": 1, "path": str(artifact), **facts, "problems": problems, "manifest": to_plain(manifest)}
+        print(json.dumps(record))
     else:
         _print(manifest, problems)
     found = [problem for problem in problems.values() if problem]
@@ -40,6 +41,8 @@ def _print(manifest: Manifest, problems: Mapping[str, str | None]) -> None:
     console.print(f"[bold]{model.name}[/bold] for [bold]{manifest.target}[/bold]", model.description)
     if manifest.untrained:
         console.print("[bold red]untrained[/bold red]: random weights, good for timing alone; its maps mean nothing")
+    if not manifest.compiled:
+        console.print("[bold]not compiled[/bold]: a portable graph, to be compiled on its device")
     if manifest.frame_size is not None:
         height, width = manifest.frame_size
         takes = f"uint8 frames of {height} x {width} alone; it resizes, normalises and decodes inside"

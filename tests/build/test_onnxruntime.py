@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from networks import CONVOLUTIONS, SIZE, insert_qdq, tiny_graph
+from networks import CONVOLUTIONS, PRODUCT, SIZE, insert_qdq, tiny_graph
 from onnx import TensorProto, helper
 
 from emadeploy import runtime
@@ -106,6 +106,24 @@ def test_float_that_nobody_exempted_is_an_error_and_leaves_nothing(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["graph"]
     kept = replace(graph, calibration={**CALIBRATION, "kept": list(left)})
     assert build(kept, tmp_path / "out", "onnxruntime-int8").precision["backbone"] == "fp32"
+
+
+def test_a_product_of_ctal_that_falls_to_float_is_an_error(tmp_path: Path) -> None:
+    graph = tiny_graph(tmp_path / "graph", calibration=CALIBRATION)
+    insert_qdq(graph, IMAGE)
+    model = onnx.load(graph.path)
+    maker = {made: node for node in model.graph.node for made in node.output}
+    product = next(node for node in model.graph.node if node.name == PRODUCT)
+    # One side from bytes, and the other as it was before its pair.
+    product.input[1] = maker[maker[product.input[1]].input[0]].input[0]
+    onnx.save(model, graph.path)
+    graph.write()
+    with pytest.raises(
+        BuildError, match=rf"branch 'ctal' was asked for in int8; 1 conv.* runs in fp32: {PRODUCT}\. Bo"
+    ):
+        build(graph, tmp_path / "out", "onnxruntime-int8")
+    kept = replace(graph, calibration={**CALIBRATION, "kept": [PRODUCT]})
+    assert build(kept, tmp_path / "out", "onnxruntime-int8").precision["ctal"] == "mixed"
 
 
 def test_int8_of_a_graph_without_quantisation(tmp_path: Path) -> None:
