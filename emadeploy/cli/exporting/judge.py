@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from emadeploy import __version__
 from emadeploy.build import builder
 from emadeploy.calibrate.budgets import Budgets, parse_budgets
@@ -22,7 +24,7 @@ from emadeploy.contract.errors import CalibrationError, DataError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.plain import to_plain
 from emadeploy.data.sample import Dataset
-from emadeploy.data.source import default_cache_dir, open_data
+from emadeploy.data.source import CACHE_VARIABLE, default_cache_dir, open_data
 from emadeploy.evaluate.records import read_record, write_record
 from emadeploy.evaluate.run import evaluate
 from emadeploy.export.source import Source
@@ -48,7 +50,8 @@ class Judge:
 
     def reference(self, source: Source, tasks: tuple[str, ...], folder: Path, report: Report) -> dict[str, Any]:
         """Return the record of the network in float32, CTAL exact, on the data; from the cache where it is there."""
-        facts = [source.record.get("sha256"), to_plain(source.spec), tasks, self.data.description, __version__]
+        data = (self.data.description, _digest(self.data))
+        facts = [source.record.get("sha256"), to_plain(source.spec), tasks, data, __version__]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         path = default_cache_dir() / "reference" / f"{key[:32]}.json"
         try:
@@ -60,7 +63,10 @@ class Judge:
         report(f"evaluating float32 on {self.data.description} ({len(self.data)} frames)")
         with load(folder / "reference") as perception, progress("evaluating float32") as bar:
             record = evaluate(lambda frame: perception(frame).maps, self.data, graph.model.tasks, bar)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{path.parent} cannot be made: {error}; ${CACHE_VARIABLE} chooses the place") from None
         write_record(path, record)
         return record
 
@@ -127,6 +133,17 @@ def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
     if untold:
         raise CalibrationError(f"{data.description} has no truth for {', '.join(untold)}: {_BY_HAND}")
     return Judge(data, budgets, recipe.evaluations)
+
+
+def _digest(data: Dataset) -> str:
+    """Return the SHA-256 of all frames and truths: a folder may hold others than it did when it was judged before."""
+    sha = hashlib.sha256()
+    for index in range(len(data)):
+        sample = data[index]
+        for name, values in (("image", sample.image), *sorted(sample.truth.items())):
+            sha.update(f"{name}{values.dtype}{values.shape}".encode())
+            sha.update(np.ascontiguousarray(values))
+    return sha.hexdigest()
 
 
 def _default_data(source: Source, order: Order) -> str:
