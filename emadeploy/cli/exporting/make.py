@@ -86,11 +86,18 @@ def calibration_frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> 
     if order.calib_frames is not None and order.calib_frames < minimum:
         raise CalibrationError(f"--calib-frames {order.calib_frames}: {order.target} needs at least {minimum}")
     if order.calib_data is None:
-        return CalibrationFrames.bundled(spec, count=order.calib_frames, minimum=minimum)
-    count = order.calib_frames or (recipe.frames if recipe else _BASIS_FRAMES)
-    with progress("rendering") as bar:
-        dataset = open_data(order.calib_data, split="train", workers=usable_cores(), progress=bar)
-    return CalibrationFrames.from_dataset(dataset, count, spec.input, minimum=minimum)
+        frames = CalibrationFrames.bundled(spec, count=order.calib_frames, minimum=minimum)
+    else:
+        count = order.calib_frames or (recipe.frames if recipe else _BASIS_FRAMES)
+        with progress("rendering") as bar:
+            dataset = open_data(order.calib_data, split="train", workers=usable_cores(), progress=bar)
+        frames = CalibrationFrames.from_dataset(dataset, count, spec.input, minimum=minimum)
+    if order.calib_frames is not None and len(frames) < order.calib_frames:
+        raise CalibrationError(
+            f"--calib-frames {order.calib_frames}: {frames.description} holds {len(frames)}; ask for fewer, or give "
+            "more frames with --calib-data"
+        )
+    return frames
 
 
 def _report_built(output: Path, manifest: Manifest, seconds: float, report: Report) -> None:
