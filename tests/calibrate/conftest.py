@@ -4,28 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from shortened import TASKS, shortened, structured
 
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.calibrate.frames import CalibrationFrames
-from emadeploy.contract.preprocess import resize_bilinear
-from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec, TensorSpec
-
-TASKS = ("semseg", "depth", "normals")
-
-
-def structured(count: int, size: tuple[int, int], seed: int = 0) -> list[np.ndarray]:
-    """Return frames that differ and vary smoothly, as pictures do, with a little noise."""
-    rng = np.random.default_rng(seed)
-    frames = []
-    for _ in range(count):
-        coarse = rng.uniform(0, 255, (3, 4, 5)).astype(np.float32)
-        noise = rng.normal(0, 4, (*size, 3))
-        frames.append(np.clip(np.moveaxis(resize_bilinear(coarse, size), 0, 2) + noise, 0, 255).astype(np.uint8))
-    return frames
+from emadeploy.contract.spec import InputSpec, ModelSpec, TensorSpec
 
 
 @pytest.fixture(autouse=True)
@@ -35,28 +21,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def make_network() -> Callable[..., Any]:
-    """Return a function that makes a shortened network with random weights at 64 x 96, nothing left at its default."""
-    torch = pytest.importorskip("torch")
-    from emadeploy import nets
-    from emadeploy.nets.hrnet import HRNet
-
-    def make(network: str = "emanet", tasks: tuple[str, ...] = TASKS) -> Any:
-        chosen = tuple(TaskSpec(kind, 5 if kind == "semseg" else 0) for kind in tasks)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(3)
-            made = nets.build(ModelSpec("tiny", network, chosen, InputSpec(64, 96))).eval()
-            for module in made.modules():
-                if isinstance(module, HRNet):
-                    shorten(module)
-                elif isinstance(module, torch.nn.BatchNorm2d):
-                    # Random layers around zero amplify every rounding, as trained ones do not; away from zero they do
-                    # less.
-                    module.weight.data.uniform_(0.4, 0.8)
-                    module.bias.data.uniform_(0.5, 1.5)
-            settle(made, torch.from_numpy(np.concatenate(list(calibration_frames(4)))))
-        return made
-
-    return make
+    """Return `shortened.shortened`, which makes small networks."""
+    pytest.importorskip("torch")
+    return shortened
 
 
 @pytest.fixture(scope="session")
@@ -70,29 +37,6 @@ def emanet(make_network: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
     plain, rewrites = deploy.exact(network, TASKS, tiled=False)
     model = trace.to_onnx(deploy.Deployed(plain, TASKS), torch.zeros(1, 3, 64, 96), "image", TASKS)
     return record(model, network.spec, tmp_path_factory.mktemp("emanet"), rewrites)
-
-
-def shorten(backbone) -> None:
-    """Keep one module of each stage and one block of each branch: tracing takes half of the time."""
-    backbone.stage3, backbone.stage4 = backbone.stage3[:1], backbone.stage4[:1]
-    for stage in (backbone.stage2, backbone.stage3, backbone.stage4):
-        for part in stage:
-            for index, branch in enumerate(part.branches):
-                part.branches[index] = branch[:1]
-
-
-def settle(network, images) -> None:
-    """Give batch norms the statistics that training would: otherwise values grow out of proportion with depth."""
-    import torch
-
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = None
-        norm.reset_running_stats()
-        norm.train()
-    with torch.no_grad():
-        network.deploy(images)
-    network.eval()
 
 
 def record(model: onnx.ModelProto, spec: ModelSpec, folder: Path, rewrites: tuple[str, ...] = ()) -> OnnxGraph:
