@@ -144,6 +144,14 @@ def test_both_inputs_of_both_products_of_ctal_carry_pairs(network, place):
 
 
 @pytest.mark.parametrize("place", PLACES)
+def test_the_shifted_copies_of_the_exact_keys_share_one_scale(network, place):
+    nodes = {node.name: node for node in network.graph.node}
+    keys = {nodes[name].input[1] for name in products_of_ctal(network) if ".gather" in name}
+    assert len(keys) == 9
+    assert any(keys <= group for group in place(network).shared)
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_a_kept_product_of_ctal_carries_none(network, place):
     kept = products_of_ctal(network)[0]
     operands = place(network, [kept]).operands
