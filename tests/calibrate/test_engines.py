@@ -11,12 +11,13 @@ import onnxruntime as ort
 import pytest
 
 from emadeploy.build.graph import OnnxGraph
+from emadeploy.build.tensorrt_rules import check_rules
 from emadeploy.calibrate import onnxruntime as for_onnxruntime
 from emadeploy.calibrate import table
 from emadeploy.calibrate import tensorrt as for_tensorrt
 from emadeploy.calibrate.placement import COMPUTE
 from emadeploy.calibrate.recipe import load_recipe
-from emadeploy.contract.errors import CalibrationError
+from emadeploy.contract.errors import BuildError, CalibrationError
 from emadeploy.contract.outputs import decode
 from emadeploy.evaluate.parity import Parity, raw_error
 
@@ -93,6 +94,12 @@ def test_tensorrts_graph_is_symmetric_without_int32_and_without_bytes_before_a_r
             assert not zeros[node.input[2]].any()
         if node.op_type == "Resize":
             assert maker[node.input[0]].op_type != "DequantizeLinear"
+
+
+def test_tensorrts_graph_keeps_the_rules_that_its_builder_checks(quantised):
+    check_rules(onnx.load(quantised("trt-int8").path))
+    with pytest.raises(BuildError):
+        check_rules(onnx.load(quantised("onnxruntime-int8").path))
 
 
 def test_onnxruntime_runs_every_layer_in_int8_but_those_that_answer(quantised, tmp_path):
