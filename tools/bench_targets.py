@@ -59,7 +59,7 @@ class Goal:
 def _int8(target: str, ctal: str | None, size: tuple[int, int] | None = None) -> Order:
     if size is None:
         return Order(target=target, wanted=Wanted(ctal=ctal))
-    # Budgets are promised at the size that the model was trained at; the card measures others (measure_sizes). The fewest
+    # Budgets are promised at the size that the model was trained at; the card measures others (measure_sizes). Few
     # frames: one of 1024 x 2048 takes half a minute to calibrate on.
     return Order(target=target, wanted=Wanted(ctal=ctal), size=size, max_drop="none", calib_frames=16)
 
