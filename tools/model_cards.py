@@ -143,7 +143,9 @@ def _weights(spec: ModelSpec, facts: Mapping[str, Any] | None, *, has_weights: b
                 ("steps", stored["step"]),
             ]
             yield table(("", ""), rows)
-        yield f"```\nemadeploy export {spec.name} --target onnxruntime-fp32\n```"
+        targets = ("onnxruntime-fp32", "openvino-int8")
+        lines = "\n".join(f"emadeploy export {spec.name} --target {target}" for target in targets)
+        yield f"```\n{lines}\n```"
         return
     checkpoint = f"runs/{spec.name}/best"
     if spec.data == "rooms":
