@@ -66,13 +66,10 @@ def quantize(
     """
     frames.require(recipe)
     recipe = recipe.resolved()
-    model = ov.Core().read_model(_base(graph, frames, recipe, progress))
+    model = _read(_base(graph, frames, recipe, progress))
     depthwise = fakes.depthwise_nodes(model)
     fakes.release(model, set(keep) - depthwise)
     fakes.compress_weights(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(graph.path, folder / graph.path.name)
-    ov.save_model(model, folder / IR_NAME, compress_to_fp16=False)
     calibration = {
         "recipe": to_plain(recipe),
         "recipe_sha256": recipe.digest(),
@@ -88,8 +85,23 @@ def quantize(
         calibration=calibration,
         versions={**graph.versions, "nncf": nncf.__version__, "openvino": ov.__version__.split("-")[0]},
     )
-    quantised.write()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(graph.path, folder / graph.path.name)
+        ov.save_model(model, folder / IR_NAME, compress_to_fp16=False)
+        quantised.write()
+    except (OSError, RuntimeError) as error:
+        raise CalibrationError(f"the graph cannot be written to {folder}: {_first_line(error)}") from error
     return quantised
+
+
+def _read(path: Path) -> ov.Model:
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as error:
+        raise CalibrationError(
+            f"{path} was kept from an earlier calibration and is damaged: delete {path.parent}"
+        ) from error
 
 
 def _base(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress: Progress | None) -> Path:
@@ -107,8 +119,9 @@ def _base(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress:
         with contextlib.suppress(OSError):  # another process was first
             unfinished.rename(place)
     except (OSError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise CalibrationError(f"{place} cannot be written: {reason}; set EMADEPLOY_CACHE to another folder") from None
+        raise CalibrationError(
+            f"{place} cannot be written: {_first_line(error)}; set EMADEPLOY_CACHE to another folder"
+        ) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return place / IR_NAME
@@ -137,8 +150,7 @@ def _calibrated(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, pro
     except EmadeployError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CalibrationError(f"nncf {nncf.__version__} cannot quantise {graph.path}: {reason}") from error
+        raise CalibrationError(f"nncf {nncf.__version__} cannot quantise {graph.path}: {_first_line(error)}") from error
     fakes.hoist(model)
     return model
 
@@ -184,6 +196,10 @@ class _Feeds:
                 self.progress(index + 1, len(self.frames))
             yield feed
         self.passes += 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager
