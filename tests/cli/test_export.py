@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from emadeploy import runtime
 from emadeploy.cli.app import app
-from emadeploy.contract.errors import BuildError, EmadeployError, SpecError
+from emadeploy.contract.errors import BuildError, CalibrationError, EmadeployError, ExportError, SpecError
 from emadeploy.contract.manifest import Manifest
 
 LIGHT = ["export", "hps-cityscapes", "--untrained", "--size", "32x64"]
@@ -44,9 +44,12 @@ def test_from_a_name_to_maps(emadeploy_command: list[str], tmp_path: Path) -> No
     ("arguments", "error", "message"),
     [
         (["--target", "tpu"], SpecError, "target 'tpu' is unknown; known: onnxruntime-fp32"),
-        (["--target", "openvino-int8"], BuildError, "target 'openvino-int8' is not in this version"),
-        (["--ctal", "basis:3"], SpecError, "CTAL form 'basis:3' needs calibration frames"),
-        (["--ctal", "wavelets"], SpecError, "CTAL form 'wavelets' is unknown; known: exact, affinity"),
+        (["--target", "trt-fp16"], BuildError, "target 'trt-fp16' is not in this version; it builds onnxruntime-fp32"),
+        (["--ctal", "basis:3"], CalibrationError, "no calibration frames are bundled for model 'hps-cityscapes'"),
+        (["--ctal", "basis:12"], SpecError, "CTAL form 'basis:12' is unknown; known: exact, affinity, basis, and"),
+        (["--ctal", "exact"], SpecError, "hps network, without CTAL: leave --ctal out"),
+        (["--max-drop", "depth=2%"], SpecError, "--max-drop: for int8 targets alone; onnxruntime-fp32 is not calib"),
+        (["--calib-data", "rooms", "--recipe", "r.yml"], SpecError, "--recipe, --calib-data: for int8 targets alone"),
         (["--tasks", "depth,edge"], SpecError, "task 'edge' is unknown; the model has semseg, depth"),
         (["--frame-size", "big"], SpecError, "size 'big' is not HEIGHTxWIDTH"),
         (["--size", "100x64"], SpecError, "height 100 is not divisible by 32"),
@@ -67,6 +70,20 @@ def test_refusals(
     assert isinstance(done.exception, error)
     assert message in str(done.exception)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ExportError("no")
+
+    pytest.importorskip("torch")
+    from emadeploy.export import stage
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stage.trace, "to_onnx", fail)
+    done = CliRunner().invoke(app, [*LIGHT, "--target", "ort-fp32"])
+    assert isinstance(done.exception, ExportError)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_weights(emadeploy_command: list[str], tmp_path: Path) -> None:
