@@ -73,8 +73,9 @@ def hoist(model: ov.Model) -> int:
 def release(model: ov.Model, keep: Collection[str]) -> None:
     """Take out the fakes of the compute nodes named by ``keep``, so that they run in floating point.
 
-    A fake that another compute node needs as well stays. Raises CalibrationError for a name that is no compute node of
-    the graph, and where a node would stay in int8 all the same, since it shares all of its inputs.
+    A fake that another compute node needs as well stays; one between kept nodes, as before a sum, goes too. Raises
+    CalibrationError for a name that is no compute node of the graph, and where a node would stay in int8 all the same,
+    since it shares all of its inputs.
     """
     nodes = compute_nodes(model)
     unknown = sorted(set(keep) - set(nodes))
@@ -83,7 +84,8 @@ def release(model: ov.Model, keep: Collection[str]) -> None:
     kept = {nodes[name].get_friendly_name() for name in keep}
     for fake in list(_fakes(model)):
         readers = {node.get_friendly_name() for node in _readers(fake)}
-        if readers and readers <= kept:
+        around = _computed_around(fake)
+        if readers and (readers <= kept or (around and around <= kept)):
             _bypass(fake)
     for name in sorted(keep):
         if all(_source_fake(value) is not None for value in nodes[name].input_values()[:2]):
@@ -123,6 +125,24 @@ def _readers(fake: ov.Node) -> Iterator[ov.Node]:
             yield from _readers(node)
         else:
             yield node
+
+
+def _computed_around(fake: ov.Node) -> set[str]:
+    """Return the compute nodes whose results ``fake`` rounds, and those that read it: nearest, through all others."""
+    found: set[str] = set()
+    for neighbours in (lambda node: [value.get_node() for value in node.input_values()], _consumers):
+        seen, left = set(), neighbours(fake)
+        while left:
+            node = left.pop()
+            name = node.get_friendly_name()
+            if name in seen:
+                continue
+            seen.add(name)
+            if node.get_type_name() in COMPUTE:
+                found.add(name)
+            else:
+                left += neighbours(node)
+    return found
 
 
 def _source_fake(value: ov.Output) -> ov.Node | None:

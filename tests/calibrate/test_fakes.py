@@ -125,6 +125,17 @@ def test_release_of_everything_is_the_network_in_float(pair):
     np.testing.assert_allclose(run(pair)[0], np.einsum("oc,bchw->bohw", weight, given), atol=1e-5)
 
 
+def test_release_takes_out_the_rounding_of_a_sum_once_nothing_around_it_is_in_int8():
+    given = image()
+    shared = fake(given)
+    total = ops.add(fake(convolution("a/Conv", shared, 1)), fake(convolution("b/Conv", shared, 2)))
+    model = ov.Model([total], [given], "sum")
+    fakes.release(model, {"a/Conv"})
+    assert count(model) == 3
+    fakes.release(model, {"a/Conv", "b/Conv"})
+    assert count(model) == 0
+
+
 def test_release_of_nothing_changes_nothing(pair):
     fakes.release(pair, ())
     assert count(pair) == 3
