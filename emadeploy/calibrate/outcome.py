@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from emadeploy.calibrate.budgets import Budgets, Verdict, in_words, verdict_table
 from emadeploy.calibrate.units import Unit, nodes_of
 from emadeploy.contract.errors import CalibrationError
+from emadeploy.evaluate.metrics import TaskMetrics
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,6 +62,20 @@ class Outcome:
     def evaluations(self) -> int:
         """Evaluations spent."""
         return len(self.history)
+
+    def confirmed(self, reference: TaskMetrics, metrics: TaskMetrics) -> Outcome:
+        """Return the outcome as judged by ``metrics`` of what was built for it in the end.
+
+        Raises CalibrationError where a budget does not hold there: it was built otherwise than it was tried out.
+        """
+        verdicts = self.budgets.judge(reference, metrics)
+        if not all(verdict.held for verdict in verdicts):
+            raise CalibrationError(
+                f"the budgets {self.budgets} held when tried out ({in_words(self.trial.verdicts)}) and do not in what "
+                f"was built: {in_words(verdicts)}. Allow more with --max-drop, and report this"
+            )
+        plain = {task: dict(row) for task, row in metrics.items()}
+        return replace(self, trial=replace(self.trial, verdicts=verdicts, metrics=plain))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for the manifest."""

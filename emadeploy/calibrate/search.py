@@ -23,7 +23,8 @@ from emadeploy.contract.plain import require
 from emadeploy.evaluate.metrics import TaskMetrics
 
 EVALUATIONS = 20
-PROBES = 64
+#: Enough for the sections, and to come from the worst of them down to its worst layer.
+PROBES = 40
 #: The most of a task's harm that a step plans to put right: predictions of more than this are worth little.
 _MOST = 0.9
 _LEAST = 1e-6

@@ -46,6 +46,9 @@ def command(
         int | None, typer.Option(metavar="N", min=1, help="How many of them. [default: the recipe's]")
     ] = None,
     ctal: CtalForm = None,
+    basis_error: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="basis: largest error of an attended map. [default: 2]")
+    ] = None,
     max_drop: MaxDrop = None,
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="int8: held-out data with truth to judge on. [default: rooms]")
@@ -68,6 +71,7 @@ def command(
         ctal=ctal,
         tasks=None if tasks is None else tuple(task.strip() for task in tasks.split(",") if task.strip()),
         frame_size=None if frame_size is None else parse_size(frame_size),
+        **({} if basis_error is None else {"basis_error": basis_error / 100}),
     )
     order = Order(
         target=target,

@@ -26,8 +26,9 @@ from emadeploy.runtime.machine import cpu_model
 Report = Callable[[str], None]
 
 _DTYPES = {int(onnx.TensorProto.FLOAT): "float32", int(onnx.TensorProto.UINT8): "uint8"}
-#: The frames that choose a basis, at most: the error moves little beyond, and each is a pass of the network.
-_BASIS_FRAMES = 16
+#: The frames that choose a basis, at most: the error moves little beyond, and each is a pass of the network. Of large
+#: images fewer, as many as have the same number of pixels, but not under the least.
+_BASIS_FRAMES, _LEAST_BASIS_FRAMES, _BASIS_PIXELS = 16, 4, 16 * 288 * 384
 _LAYOUTS = {4: "BCHW", 3: "HWC", 2: "HW"}
 
 
@@ -134,7 +135,9 @@ def _choose_basis(
     network: Network, wanted: Wanted, frames: Iterable[Float32] | None, report: Report
 ) -> dict[str, Basis]:
     images = list(frames or ())
-    images = images[:: max(1, len(images) // _BASIS_FRAMES)]
+    pixels = network.spec.input.height * network.spec.input.width
+    most = min(_BASIS_FRAMES, max(_LEAST_BASIS_FRAMES, _BASIS_PIXELS // pixels))
+    images = images[:: -(-len(images) // most) or 1]
     _, _, rank = (wanted.ctal or "").partition(":")
     report(f"choosing kernels on {len(images)} frames")
     bases = choose(network, images, rank=int(rank) if rank else None, bound=wanted.basis_error)

@@ -17,6 +17,7 @@ from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.units import Unit, units_of
 from emadeploy.calibrate.work import work_of
+from emadeploy.cli.exporting.trial import ENGINES, open_trial
 from emadeploy.cli.progress import progress
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.preprocess import UInt8
@@ -24,13 +25,13 @@ from emadeploy.data.sample import Dataset
 from emadeploy.evaluate.metrics import TaskMetrics
 from emadeploy.evaluate.parity import Parity, raw_error
 from emadeploy.evaluate.run import evaluate
-from emadeploy.runtime import load
+from emadeploy.runtime import Runtime, load
 from emadeploy.runtime.session import Array
 
-#: Frames that a probe looks at.
-PROBED = 8
+#: Frames that a probe looks at: its errors are of layers, which differ little from frame to frame.
+PROBED = 4
 #: What a graph that only its device can compile is judged in.
-STAND_IN = "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, multiplied in float32"
+STAND_IN = "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, all else in float32"
 
 
 class Int8:
@@ -48,6 +49,7 @@ class Int8:
         self.graph, self.frames, self.recipe, self.target, self.folder = graph, frames, recipe, target, folder
         self.artifact, self._stand_in = folder / "artifact", folder / "stand-in"
         self._built: tuple[frozenset[str], Manifest] | None = None
+        self._open: tuple[frozenset[str], Runtime] | None = None
         report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
 
     @property
@@ -63,9 +65,8 @@ class Int8:
     def build(self, keep: frozenset[str]) -> Manifest:
         """Make the artifact with the nodes ``keep`` in the recipe's higher precision, in the place of the last one."""
         if self._built is None or self._built[0] != keep:
-            quantize = quantizer(self.engine)
-            with progress("calibrating") as bar:
-                graph = quantize(self.graph, self.frames, self.recipe, self.folder / "int8", keep=keep, progress=bar)
+            self.close()
+            graph = self._quantised(keep)
             manifest = builder(self.engine)(graph, self.artifact, self.target)
             if not manifest.compiled:
                 builder("onnxruntime")(graph, self._stand_in, "onnxruntime-fp32")
@@ -79,38 +80,64 @@ class Int8:
         return self.artifact if self._built[1].compiled else self._stand_in
 
     def measure(self, keep: frozenset[str], data: Dataset) -> TaskMetrics:
-        """Return the metrics by task on ``data``, with the nodes ``keep`` in higher precision."""
-        self.build(keep)
-        with load(self.judged) as perception, progress("evaluating int8") as bar:
+        """Return the metrics by task on ``data``, with the nodes ``keep`` in higher precision.
+
+        Plain int8 is built and audited first, so that an engine without it fails at once. What was built last is
+        judged as it was built; anything else is tried out, where the engine can do that (`trial`).
+        """
+        perception = self._opened(keep)
+        with progress("evaluating int8") as bar:
             record = evaluate(lambda frame: perception(frame).maps, data, self.graph.model.tasks, bar)
         metrics: TaskMetrics = record["tasks"]
         return metrics
 
     def probe(self, keep: frozenset[str]) -> Mapping[str, float]:
         """Return the error by task of the raw maps against the graph in float, on a few calibration frames."""
-        self.build(keep)
+        perception = self._opened(keep)
         errors = dict.fromkeys(self.graph.model.task_names, 0.0)
-        with load(self.judged) as perception:
-            for frame, wanted in zip(self._probed, self._wanted, strict=True):
-                found = perception.raw(frame)
-                for task in errors:
-                    errors[task] += raw_error(found[task], wanted[task]) / len(self._probed)
+        for frame, wanted in zip(self._probed, self._wanted, strict=True):
+            found = perception.raw(frame)
+            for task in errors:
+                errors[task] += raw_error(found[task], wanted[task]) / len(self._probed)
         return errors
+
+    def close(self) -> None:
+        """Free the engine that was measured or probed last."""
+        if self._open is not None:
+            self._open[1].close()
+        self._open = None
 
     def parity(self) -> dict[str, dict[str, float]]:
         """Return how far the artifact is from the graph in float, by task, on a few calibration frames."""
         tally = Parity(self.graph.model.tasks)
-        with load(self.judged) as perception, load(self._float) as reference:
+        with load(self.judged) as perception, load(self.in_float) as reference:
             for frame in self._probed:
                 tally.update(perception(frame).maps, reference(frame).maps)
         return tally.compute()
+
+    def _opened(self, keep: frozenset[str]) -> Runtime:
+        """Return the engine with the nodes ``keep`` in higher precision; the one that was open before is closed."""
+        if self._open is None or self._open[0] != keep:
+            self.close()
+            if not keep or self.engine not in ENGINES:
+                self.build(keep)
+            built = self._built is not None and self._built[0] == keep
+            # Only now, with nothing open: the files of an open trial are mapped, and quantising writes them anew.
+            runtime = load(self.judged) if built else open_trial(self._quantised(keep), self.target)
+            self._open = keep, runtime
+        return self._open[1]
+
+    def _quantised(self, keep: frozenset[str]) -> OnnxGraph:
+        quantize = quantizer(self.engine)
+        with progress("calibrating") as bar:
+            return quantize(self.graph, self.frames, self.recipe, self.folder / "int8", keep=keep, progress=bar)
 
     @cached_property
     def _probed(self) -> list[UInt8]:
         return list(islice(self.frames.raw(), PROBED))
 
     @cached_property
-    def _float(self) -> Path:
+    def in_float(self) -> Path:
         """The graph in float, as an artifact of ONNX Runtime."""
         output = self.folder / "float"
         builder("onnxruntime")(replace(self.graph, calibration=None), output, "onnxruntime-fp32")
@@ -118,5 +145,5 @@ class Int8:
 
     @cached_property
     def _wanted(self) -> list[dict[str, Array]]:
-        with load(self._float) as perception:
+        with load(self.in_float) as perception:
             return [perception.raw(frame) for frame in self._probed]

@@ -95,10 +95,20 @@ class Judge:
         except BudgetError as error:
             Console().print(error.table())
             raise
-        manifest = self._described(int8, int8.build(outcome.nodes), outcome, reference)
+        manifest = int8.build(outcome.nodes)
+        if outcome.kept:  # tried out until now; what counts is what was built
+            outcome = outcome.confirmed(reference["tasks"], int8.measure(outcome.nodes, self.data))
+        manifest = self._described(int8, manifest, outcome, reference)
         manifest.write(int8.artifact)
         Console().print(outcome.table())
         return manifest
+
+    def holds_in_float(self, int8: Int8, source: Source, report: Report) -> bool:
+        """Whether every budget holds for the graph of ``int8`` before it is quantised: is rounding what does harm?"""
+        reference = self.reference(source, int8.graph.model.task_names, int8.folder, report)
+        with load(int8.in_float) as perception, progress("evaluating the graph in float32") as bar:
+            record = evaluate(lambda frame: perception(frame).maps, self.data, int8.graph.model.tasks, bar)
+        return not self.budgets.over(reference["tasks"], record["tasks"])
 
     def _described(self, int8: Int8, manifest: Manifest, outcome: Outcome, reference: dict[str, Any]) -> Manifest:
         assert manifest.calibration is not None

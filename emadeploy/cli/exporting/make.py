@@ -10,6 +10,7 @@ from pathlib import Path
 from emadeploy.build import builder
 from emadeploy.build.folder import check_replaceable, publish, scratch
 from emadeploy.calibrate.frames import CalibrationFrames
+from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import Recipe, load_recipe
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
@@ -20,7 +21,7 @@ from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.source import open_data
 from emadeploy.export.source import Source, open_source
-from emadeploy.export.stage import check_form, export_graph, needs_frames
+from emadeploy.export.stage import Wanted, check_form, export_graph, needs_frames
 from emadeploy.runtime.machine import usable_cores
 
 Report = Callable[[str], None]
@@ -49,24 +50,44 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     frames = calibration_frames(source.spec, order, recipe) if recipe or needs_frames(wanted.ctal) else None
     judge = open_judge(source, order, recipe) if recipe else None
     with scratch(output) as folder:
-        graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
         start = time.perf_counter()
         if recipe is None:
+            graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
             report(f"building {target}")
             manifest = build(graph, output, target)
         else:
             assert frames is not None
-            int8 = Int8(graph, frames, recipe, target, folder, report)
-            manifest = _judged(int8, judge, source, report)
+            int8, manifest = _quantised(source, wanted, frames, recipe, judge, target, folder, report)
             publish(int8.artifact, output)
     _report_built(output, manifest, time.perf_counter() - start, report)
     return output
 
 
-def _judged(int8: Int8, judge: Judge | None, source: Source, report: Report) -> Manifest:
-    if judge is None:
-        return int8.build(frozenset())
-    return judge.keep_within_budgets(int8, source, report)
+def _quantised(
+    source: Source,
+    wanted: Wanted,
+    frames: CalibrationFrames,
+    recipe: Recipe,
+    judge: Judge | None,
+    target: str,
+    folder: Path,
+    report: Report,
+) -> tuple[Int8, Manifest]:
+    """Return the int8 engine that holds the budgets; a basis whose kernels break one before any rounding gets more."""
+    # Where kernels are chosen, the error that they may leave is a first guess: the metrics decide.
+    bounds = [wanted.basis_error / factor for factor in (1, 4, 16)] if wanted.ctal == "basis" else [wanted.basis_error]
+    while True:
+        wanted = replace(wanted, basis_error=bounds.pop(0))
+        graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
+        int8 = Int8(graph, frames, recipe, target, folder, report)
+        if judge is None:
+            return int8, int8.build(frozenset())
+        try:
+            return int8, judge.keep_within_budgets(int8, source, report)
+        except BudgetError:
+            if not bounds or judge.holds_in_float(int8, source, report):
+                raise
+            report("the kernels that were left out break a budget before any rounding: taking more")
 
 
 def _check(order: Order, target: str, recipe: Recipe | None) -> None:
