@@ -33,8 +33,8 @@ SCHEMA = 1
 JSON = Path(__file__).parents[1] / "docs" / "bound.json"
 #: Artifacts of tools/bench_targets.py.
 ARTIFACTS = ("ov-int8", "ov-int8-basis")
-#: The convolutions that set the rate: so many, one after the other, of so many channels on a map of CTAL's size.
-_DEPTH, _CHANNELS, _MAP = 8, 256, (72, 96)
+#: The convolutions that set the rate, so many one after the other: those after the upsampling, which fit the CPU best.
+_DEPTH, _CHANNELS, _MAP = 6, 128, (144, 192)
 _RUNS = 21
 
 
