@@ -14,6 +14,9 @@ from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.plain import to_plain
 from emadeploy.contract.tasks import KINDS
 
+#: The numbers of a budget's verdict, in the order of the table.
+_JUDGED = ("reference", "obtained", "drop", "allowed")
+
 
 def command(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by export.")],
@@ -70,11 +73,18 @@ def _tables(manifest: Manifest, problems: Mapping[str, str | None]) -> Iterator[
     yield ["file", "MB", "digest", "sha256"], files
     if manifest.audit:
         yield from _audit(manifest)
+    calibration = dict(manifest.calibration or {})
+    if budget := calibration.get("budget"):
+        yield _budget(budget)
+        brief = {name: value for name, value in budget.items() if name not in ("tasks", "history")}
+        kept = [f"{unit['unit']} ({unit['section']})" for unit in budget["kept"]]
+        calibration["budget"] = {**brief, "kept": kept or "nothing: all in int8"}
     # What is nested in these is up to the stages that write them: shown as it is, key by key.
     facts = []
     for title in ("precision", "asked", "parity", "accuracy", "calibration", "source", "graph", "versions"):
         none = ("not measured" if title in ("parity", "accuracy") else "none", "")
-        flat = list(_flat(getattr(manifest, title) or {})) or [none]
+        record = calibration if title == "calibration" else getattr(manifest, title)
+        flat = list(_flat(record or {})) or [none]
         facts += [[title if index == 0 else "", key, value] for index, (key, value) in enumerate(flat)]
     yield ["facts", "", ""], facts
 
@@ -90,6 +100,15 @@ def _audit(manifest: Manifest) -> Iterator[tuple[list[str], list[list[str]]]]:
         rows.append([branch, asked, compute, _percent(shares["layers"]), _percent(shares["time"])])
         rows[-1].append(f"{shares['microseconds'] / 1e3:.1f}")
     yield ["audit", "asked", "convolutions and products", "layers", "time", "ms"], rows
+
+
+def _budget(budget: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """What int8 costs each task, and what it may cost."""
+    rows = []
+    for row in budget["tasks"]:
+        numbers = ["nothing" if row[name] is None else f"{row[name]:.4g}" for name in _JUDGED]
+        rows.append([row["task"], row["metric"], *numbers, row["unit"], "held" if row["held"] else "over"])
+    return ["task", "metric", "in float", "obtained", "drop", "allowed", "unit", "budget"], rows
 
 
 def _percent(shares: Mapping[str, float]) -> str:

@@ -14,7 +14,7 @@ from networks import CONVOLUTIONS, PRODUCT, SIZE, quantise, tiny_graph
 from emadeploy import runtime
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.openvino import build
-from emadeploy.contract.errors import BuildError, DeviceError
+from emadeploy.contract.errors import ArtifactError, BuildError, DeviceError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.preprocess import preprocess
 from emadeploy.contract.spec import InputSpec, TensorSpec
@@ -170,3 +170,18 @@ def test_a_graph_that_is_not_its_record(graph: OnnxGraph, tmp_path: Path) -> Non
     other = replace(graph, outputs=(TensorSpec("depth", (1, 1, 4, 4), "float32", "BCHW"),))
     with pytest.raises(BuildError, match="not those of its record"):
         build(other, tmp_path / "out", "openvino-fp32")
+
+
+def test_what_cannot_be_loaded_afterwards_is_no_artifact(
+    quantised: OnnxGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(path: Path, *arguments: Any, **named: Any) -> Any:
+        raise ArtifactError(f"{path} is damaged")
+
+    # The runtime's own loading fails; what the builder compiled for its audit did not.
+    with monkeypatch.context() as broken:
+        broken.setattr(backend, "compile_network", damaged)
+        with pytest.raises(BuildError, match=r"what was built cannot be loaded again: .*model\.xml is damaged"):
+            build(quantised, tmp_path / "out", "openvino-int8")
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["graph"]
+    build(quantised, tmp_path / "out", "openvino-int8")
