@@ -286,8 +286,11 @@ def test_the_features_of_exact_ctal_are_rounded_before_they_are_shifted(exported
     assert pads
     for pad in pads:
         assert pad.input_value(0).get_node().get_type_name() == "FakeQuantize"
-    shifted = [target.get_node() for pad in pads for target in pad.output(0).get_target_inputs()]
-    assert len(shifted) >= 9
+    # Three shifts by rows, and three by columns of each, with no rounding between them.
+    by_rows = [target.get_node() for pad in pads for target in pad.output(0).get_target_inputs()]
+    by_columns = [target.get_node() for node in by_rows for target in node.output(0).get_target_inputs()]
+    assert len(by_columns) == 9
+    assert "FakeQuantize" not in {node.get_type_name() for node in (*by_rows, *by_columns)}
     assert fakes.hoist(model) == 0
 
 
@@ -316,4 +319,5 @@ def test_a_graph_that_takes_frames_and_decodes(exported, frames, make_frames, tm
         for frame in make_frames(2, seed=9).raw():
             found, wanted = decoded(frame), reference(frame)
             assert np.mean(found.semseg == wanted.semseg) > 0.8
-            assert raw_error(found.depth, wanted.depth) < 0.25
+            # Half of what this random network answers is clamped at 0, and no base for a relative error.
+            assert np.corrcoef(found.depth.ravel(), wanted.depth.ravel())[0, 1] > 0.9
