@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emadeploy.contract.errors import ArtifactError, SpecError
-from emadeploy.contract.manifest import file_digest
+from emadeploy.contract.manifest import FileRecord, Manifest, file_digest
 from emadeploy.contract.plain import to_plain
 from emadeploy.contract.spec import ModelSpec, TensorSpec
 
@@ -105,6 +105,32 @@ class OnnxGraph:
         facts = {"opset": self.opset, "ctal": self.ctal, "rewrites": list(self.rewrites)}
         facts |= {"basis": dict(self.basis), "parity_reference": self.reference, "notes": list(self.notes)}
         return {key: value for key, value in facts.items() if value}
+
+    def manifest(
+        self, target: str, folder: Path, files: Sequence[str], *, precision: Mapping[str, str], **more: Any
+    ) -> Manifest:
+        """Return the manifest of the artifact in ``folder``, made of this graph for ``target``.
+
+        ``files`` are its files, the one that the engine loads first; ``precision`` is what was obtained by branch.
+        ``more`` are fields that differ between engines; ``versions`` are added to those of the graph.
+        """
+        facts: dict[str, Any] = {"asked": self.asked, **more}
+        facts["versions"] = {**self.versions, **more.get("versions", {})}
+        return Manifest(
+            model=self.model,
+            target=target,
+            precision=precision,
+            engine_file=files[0],
+            files={name: FileRecord.of(folder / name) for name in files},
+            inputs=self.inputs,
+            outputs=self.outputs,
+            frame_size=self.frame_size,
+            graph=self.facts(),
+            source=self.source,
+            parity=self.parity,
+            calibration=self.calibration,
+            **facts,
+        )
 
     def write(self) -> None:
         """Write the record beside the graph, which must be there: the record holds the digests of its files."""

@@ -18,7 +18,7 @@ from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_br
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.contract.errors import BuildError
-from emadeploy.contract.manifest import TARGETS, FileRecord, Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.spec import TensorSpec
 from emadeploy.runtime.backends.onnxruntime import session_options
 from emadeploy.runtime.machine import cpu_model, usable_cores
@@ -53,21 +53,12 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
             version = f"onnxruntime {ort.__version__}"
             record = audit(layers, engine=version, machine=cpu_model(), branches=graph.branches)
             obtained_precision = obtained(record)
-        manifest = Manifest(
-            model=graph.model,
-            target=target,
+        manifest = graph.manifest(
+            target,
+            folder,
+            (ENGINE_FILE,),
             precision=obtained_precision,
-            engine_file=ENGINE_FILE,
-            files={ENGINE_FILE: FileRecord.of(engine)},
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            frame_size=graph.frame_size,
-            graph=graph.facts(),
-            source=graph.source,
-            parity=graph.parity,
-            calibration=graph.calibration,
-            versions={**graph.versions, "onnxruntime": ort.__version__},
-            asked=graph.asked,
+            versions={"onnxruntime": ort.__version__},
             audit=record,
         )
         manifest.write(folder)

@@ -13,7 +13,7 @@ from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_br
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.contract.errors import ArtifactError, BuildError
-from emadeploy.contract.manifest import TARGETS, FileRecord, Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.runtime.backends.openvino import (
     COMPUTE,
     VERSION,
@@ -46,21 +46,12 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
         wanted = defaultdict(lambda: precision, graph.asked)
         check_obtained(found, target, wanted, graph.kept)
         record = audit(found, engine=f"openvino {VERSION}", machine=cpu_model(), branches=graph.branches)
-        manifest = Manifest(
-            model=graph.model,
-            target=target,
+        manifest = graph.manifest(
+            target,
+            folder,
+            (ENGINE_FILE, WEIGHTS_FILE),
             precision=obtained(record),
-            engine_file=ENGINE_FILE,
-            files={name: FileRecord.of(folder / name) for name in (ENGINE_FILE, WEIGHTS_FILE)},
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            frame_size=graph.frame_size,
-            graph=graph.facts(),
-            source=graph.source,
-            parity=graph.parity,
-            calibration=graph.calibration,
-            versions={**graph.versions, "openvino": VERSION},
-            asked=graph.asked,
+            versions={"openvino": VERSION},
             rest=rest,
             audit=record,
         )

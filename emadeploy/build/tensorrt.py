@@ -16,7 +16,7 @@ from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.tensorrt_rules import check_rules
 from emadeploy.contract.errors import BuildError
-from emadeploy.contract.manifest import TARGETS, FileRecord, Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest
 
 ENGINE_FILE = "model.onnx"
 
@@ -38,20 +38,11 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
         raise BuildError(f"{graph.path} is no graph for TensorRT: {error}") from None
     with assembled(output) as folder:
         shutil.copyfile(graph.path, folder / ENGINE_FILE)
-        manifest = Manifest(
-            model=graph.model,
-            target=target,
+        manifest = graph.manifest(
+            target,
+            folder,
+            (ENGINE_FILE,),
             precision={},
-            engine_file=ENGINE_FILE,
-            files={ENGINE_FILE: FileRecord.of(folder / ENGINE_FILE)},
-            inputs=graph.inputs,
-            outputs=graph.outputs,
-            frame_size=graph.frame_size,
-            graph=graph.facts(),
-            source=graph.source,
-            parity=graph.parity,
-            calibration=graph.calibration,
-            versions=graph.versions,
             asked={**dict.fromkeys(graph.branches, TARGETS[target][1]), **graph.asked},
             rest=graph.calibration.get("rest", "fp32"),
         )
