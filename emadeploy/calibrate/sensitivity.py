@@ -6,6 +6,8 @@ Two numbers per section and task, both drops in the unit of the task's budget:
 - ``without``: with everything in int8 but this section: what would be left if it stayed in higher precision.
 
 Where a section is harmless alone, but everything is harmful without it too, the harm is of several sections together.
+What is not in int8 runs in the recipe's higher precision, which may round as well, as bf16 does: ``floor`` is the drop
+with nothing in int8 at all, and no row can be much below it.
 ``error`` is the relative error of the raw maps, with the section alone in int8: it needs no truth, and shows harm far
 below what the metrics of a few frames resolve.
 """
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SCHEMA = 1
+_NONE, _ALL = "none in int8", "all in int8"
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,15 @@ class SectionHarm:
 class SensitivityTable:
     """The harm of every section, in the order of the network; ``plain``: the drop with all of them in int8.
 
+    ``floor``: the drop with none of them in int8, ``floor_error`` the relative error of its raw maps.
     ``facts`` say what was measured: model, target, data, frames.
     """
 
     budgets: Budgets
     rows: tuple[SectionHarm, ...]
     plain: Mapping[str, float]
+    floor: Mapping[str, float]
+    floor_error: Mapping[str, float]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def worst(self, task: str) -> SectionHarm:
@@ -71,7 +77,8 @@ class SensitivityTable:
             }
             for row in self.rows
         ]
-        return {"schema": SCHEMA, **self.facts, "tasks": tasks, "plain": _finite(self.plain), "sections": sections}
+        ends = {"plain": _finite(self.plain), "floor": _finite(self.floor), "floor_error": _finite(self.floor_error)}
+        return {"schema": SCHEMA, **self.facts, "tasks": tasks, **ends, "sections": sections}
 
     def table(self, title: str = "") -> Table:
         """Return the table for the terminal: a row per section; what is over a budget is red.
@@ -97,26 +104,35 @@ class SensitivityTable:
                 cells.append(_cell(row.alone[task], budget.allowed))
                 cells.append(_cell(left[task], budget.allowed) if complete and left else f"{row.error[task]:.1e}")
             table.add_row(row.section, f"{100 * row.share:.0f} %", *cells, end_section=row is self.rows[-1])
-        both = [cell for b in self.budgets.items for cell in (_cell(self.plain[b.task], b.allowed), "")]
-        table.add_row("all in int8", "100 %", *both)
+        for name, share, drops, errors in (
+            (_NONE, "0 %", self.floor, self.floor_error),
+            (_ALL, "100 %", self.plain, {}),
+        ):
+            cells = []
+            for budget in self.budgets.items:
+                error = errors.get(budget.task)
+                cells.append(_cell(drops[budget.task], budget.allowed))
+                cells.append("" if complete or error is None else f"{error:.1e}")
+            table.add_row(name, share, *cells)
         return table
 
     def picture(self) -> bytes:
         """Return the heat map as a PNG: a row per section, a column per task, the drops as shares of the budgets."""
         from emadeploy.calibrate.heatmap import Panel, heat_map
 
-        tasks = [f"{budget.task}, {budget.unit}" for budget in self.budgets.items]
+        tasks = [f"{budget.task}, {budget.unit}, of {budget.allowed:g}" for budget in self.budgets.items]
 
         def panel(title: str, rows: Sequence[Mapping[str, float]]) -> Panel:
             drops = [[row[budget.task] for budget in self.budgets.items] for row in rows]
             allowed = [budget.allowed for budget in self.budgets.items]
             return Panel(title, tasks, drops, allowed)
 
-        panels = [panel("alone in int8", [*(row.alone for row in self.rows), self.plain])]
+        panels = [panel("alone in int8", [*(row.alone for row in self.rows), self.floor, self.plain])]
         without = [row.without for row in self.rows if row.without is not None]
         if len(without) == len(self.rows):
-            panels.append(panel("all in int8 but this", [*without, self.plain]))
-        return heat_map([*(row.section for row in self.rows), "all in int8"], panels)
+            panels.append(panel("all in int8 but this", [*without, self.floor, self.plain]))
+        title = f"{self.facts.get('model', '')} {self.facts.get('target', '')}".strip()
+        return heat_map([*(row.section for row in self.rows), _NONE, _ALL], panels, title=title)
 
 
 def sensitivity(
@@ -132,8 +148,8 @@ def sensitivity(
 ) -> SensitivityTable:
     """Return the harm of every section of ``units`` to every task, against ``reference``, the metrics in float.
 
-    ``measure`` and ``probe`` are called once per section, ``measure`` once more with nothing kept, and once more per
-    section for the drops ``without`` it, if they are wanted.
+    ``measure`` and ``probe`` are called once per section and once with everything kept, ``measure`` once more with
+    nothing kept, and once more per section for the drops ``without`` it, if they are wanted.
 
     Raises SpecError for units that overlap or budgets of no task, CalibrationError as `Budgets.judge` does.
     """
@@ -143,7 +159,7 @@ def sensitivity(
     for unit in units:
         sections.setdefault(unit.section, []).append(unit)
     everything, cost = nodes_of(units), sum(unit.cost for unit in units)
-    total, done = 1 + len(sections) * (3 if without else 2), 0
+    total, done = 3 + len(sections) * (3 if without else 2), 0
 
     def counted(value: Mapping[str, Any]) -> Mapping[str, Any]:
         nonlocal done
@@ -153,6 +169,7 @@ def sensitivity(
         return value
 
     plain = budgets.drops(reference, counted(measure(frozenset())))
+    floor, floor_error = budgets.drops(reference, counted(measure(everything))), dict(counted(probe(everything)))
     rows = []
     for section, group in sections.items():
         nodes = nodes_of(group)
@@ -165,7 +182,7 @@ def sensitivity(
                 budgets.drops(reference, counted(measure(nodes))) if without else None,
             )
         )
-    return SensitivityTable(budgets, tuple(rows), plain, dict(facts or {}))
+    return SensitivityTable(budgets, tuple(rows), plain, floor, floor_error, dict(facts or {}))
 
 
 def _cell(drop: float, allowed: float) -> str:

@@ -65,5 +65,15 @@ def test_a_budget_of_nothing_is_exceeded_by_anything():
     nothing, something = (
         decoded(heat_map(["a", "b"], [Panel("x", ["y"], [[drop], [drop]], [0.0])])) for drop in (0.0, 0.001)
     )
-    assert (something == colour_of(2.0)).all(axis=2).sum() > 1000
-    assert (nothing == colour_of(2.0)).all(axis=2).sum() < 1000  # the legend alone
+    dark = [(picture == colour_of(2.0)).all(axis=2).sum() for picture in (nothing, something)]
+    assert dark[1] - dark[0] > 2 * 0.5 * 90 * 28  # two cells; the legend has one in both
+
+
+def test_the_title_stands_above_everything_and_makes_room_for_itself():
+    plain, titled = (
+        decoded(heat_map(["a", "b"], [Panel("x", ["y"], [[0.0], [0.0]], [1.0])], title=title))
+        for title in ("", "m" * 90)
+    )
+    assert titled.shape[0] > plain.shape[0]
+    assert titled.shape[1] > 90 * 12
+    assert (titled[12:28, 12 : 12 + 90 * 12] < 128).any(axis=(0, 2)).sum() > 90 * 4

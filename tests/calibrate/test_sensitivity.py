@@ -23,6 +23,8 @@ UNITS = (
 )
 #: Points of mIoU that a node in int8 costs; CTAL loses the depth altogether.
 HARM = {"b1.a": 0.25, "b1.b": 0.25, "b2": 1.0, "c": 0.125, "h": 0.0}
+#: What higher precision costs by itself.
+ROUNDING = 0.0625
 
 
 class Network:
@@ -32,7 +34,8 @@ class Network:
 
     def measure(self, keep: frozenset[str]) -> dict[str, dict[str, float]]:
         self.measured.append(keep)
-        metrics = {"semseg": {"miou": 50 - sum(harm for node, harm in HARM.items() if node not in keep)}}
+        harm = sum(harm for node, harm in HARM.items() if node not in keep)
+        metrics = {"semseg": {"miou": 50 - ROUNDING - harm}}
         return metrics | ({"depth": {"rel": 0.1}} if "c" in keep else {})
 
     def probe(self, keep: frozenset[str]) -> dict[str, float]:
@@ -58,6 +61,7 @@ def test_each_section_is_measured_alone_and_left_out():
     backbone = {"b1.a", "b1.b", "b2"}
     assert network.measured == [
         frozenset(),
+        everything,
         everything - backbone,
         backbone,
         everything - {"c"},
@@ -65,13 +69,14 @@ def test_each_section_is_measured_alone_and_left_out():
         everything - {"h"},
         {"h"},
     ]
-    assert network.probed == [everything - backbone, everything - {"c"}, everything - {"h"}]
+    assert network.probed == [everything, everything - backbone, everything - {"c"}, everything - {"h"}]
     assert [row.section for row in found.rows] == ["backbone", "ctal.inter", "heads.depth"]
     assert [row.share for row in found.rows] == [0.8, 0.1, 0.1]
-    assert [row.alone["semseg"] for row in found.rows] == [1.5, 0.125, 0.0]
-    assert [row.without["semseg"] for row in found.rows if row.without] == [0.125, 1.5, 1.625]
+    assert [row.alone["semseg"] for row in found.rows] == [1.5625, 0.1875, 0.0625]
+    assert [row.without["semseg"] for row in found.rows if row.without] == [0.1875, 1.5625, 1.6875]
     assert [row.error["semseg"] for row in found.rows] == [3, 1, 1]
-    assert found.plain["semseg"] == 1.625
+    assert found.plain["semseg"] == 1.6875
+    assert (found.floor["semseg"], found.floor_error["semseg"]) == (0.0625, 0)
 
 
 def test_the_worst_section_of_a_task_is_the_one_that_harms_it_most_alone():
@@ -82,7 +87,7 @@ def test_the_worst_section_of_a_task_is_the_one_that_harms_it_most_alone():
 
 def test_leaving_out_can_be_left_out():
     found, network = table(without=False)
-    assert len(network.measured) == 4
+    assert len(network.measured) == 5
     assert all(row.without is None for row in found.rows)
     assert found.to_dict()["sections"][0]["without"] is None
     assert "error" in shown(found)
@@ -94,28 +99,30 @@ def test_the_record_holds_everything_and_what_was_lost_is_null():
     record = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert (record["schema"], record["model"], record["frames"]) == (1, "tiny", 4)
     assert record["tasks"]["depth"] == {"metric": "rel", "unit": "%", "allowed": 2.0}
-    assert record["plain"] == {"semseg": 1.625, "depth": None}
+    assert record["plain"] == {"semseg": 1.6875, "depth": None}
+    assert (record["floor"], record["floor_error"]) == ({"semseg": 0.0625, "depth": 0.0}, {"semseg": 0.0, "depth": 0.5})
     assert record["sections"][1] == {
         "section": "ctal.inter",
         "share": 0.1,
-        "alone": {"semseg": 0.125, "depth": None},
+        "alone": {"semseg": 0.1875, "depth": None},
         "error": {"semseg": 1.0, "depth": None},
-        "without": {"semseg": 1.5, "depth": 0.0},
+        "without": {"semseg": 1.5625, "depth": 0.0},
     }
 
 
 def test_the_table_fits_a_terminal_and_says_what_was_lost():
     lines = {line.split()[0]: line.split() for line in shown(table()[0]).splitlines() if line.strip()}
-    assert lines["backbone"] == ["backbone", "80", "%", "+1.50", "+0.12", "+0.00", "lost"]
-    assert lines["ctal.inter"] == ["ctal.inter", "10", "%", "+0.12", "+1.50", "lost", "+0.00"]
-    assert lines["all"] == ["all", "in", "int8", "100", "%", "+1.62", "lost"]
+    assert lines["backbone"] == ["backbone", "80", "%", "+1.56", "+0.19", "+0.00", "lost"]
+    assert lines["ctal.inter"] == ["ctal.inter", "10", "%", "+0.19", "+1.56", "lost", "+0.00"]
+    assert lines["none"] == ["none", "in", "int8", "0", "%", "+0.06", "+0.00"]
+    assert lines["all"] == ["all", "in", "int8", "100", "%", "+1.69", "lost"]
 
 
 def test_progress_ends_when_everything_is_measured():
     network, seen = Network(), []
     report = lambda done, total: seen.append((done, total))  # noqa: E731
     sensitivity(UNITS, network.measure, network.probe, BUDGETS, FLOAT, progress=report)
-    assert seen == [(done, 10) for done in range(1, 11)]
+    assert seen == [(done, 12) for done in range(1, 13)]
 
 
 def test_what_cannot_be_measured_is_refused():
