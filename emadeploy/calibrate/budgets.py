@@ -198,7 +198,7 @@ def _parse(item: str, tasks: Sequence[str]) -> Budget:
     if match is None:
         raise SpecError(f"budget {item!r} is not TASK=NUMBER with its unit; accepted are e.g. {accepted}")
     task, number, suffix = match.groups()
-    require(task in tasks, f"budget {item!r}: the model has no task {task!r}; accepted are e.g. {accepted}")
+    require(task in tasks, f"budget {item!r}: no task {task!r} is exported; accepted are e.g. {accepted}")
     budget = Budget.of(task, float(number))
     wanted = _SUFFIXES[budget.unit]
     if (suffix or "") != wanted:

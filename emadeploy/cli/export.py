@@ -71,7 +71,7 @@ def command(
         ctal=ctal,
         tasks=None if tasks is None else tuple(task.strip() for task in tasks.split(",") if task.strip()),
         frame_size=None if frame_size is None else parse_size(frame_size),
-        **({} if basis_error is None else {"basis_error": basis_error / 100}),
+        basis_error=None if basis_error is None else basis_error / 100,
     )
     order = Order(
         target=target,

@@ -28,25 +28,37 @@ Report = Callable[[str], None]
 _DTYPES = {int(onnx.TensorProto.FLOAT): "float32", int(onnx.TensorProto.UINT8): "uint8"}
 #: The frames that choose a basis, at most: the error moves little beyond, and each is a pass of the network. Of large
 #: images fewer, as many as have the same number of pixels, but not under the least.
-_BASIS_FRAMES, _LEAST_BASIS_FRAMES, _BASIS_PIXELS = 16, 4, 16 * 288 * 384
+BASIS_FRAMES = 16
+_LEAST_BASIS_FRAMES, _BASIS_PIXELS = 4, BASIS_FRAMES * 288 * 384
 _LAYOUTS = {4: "BCHW", 3: "HWC", 2: "HW"}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the graph shall be.
+    """What the graph shall be. Raises SpecError for a form of CTAL that is none, and a basis error without sense.
 
     - ``ctal``: the form of CTAL; ``None``: exact. ``tasks``: those it answers; ``None``: all.
     - ``frame_size``: (height, width) of the uint8 frames that it takes; ``None``: it takes images.
     - ``low_precision``: it shall be quantised, or run in float16.
-    - ``basis_error``: largest relative error of an attended map that a chosen basis of kernels may leave.
+    - ``basis_error``: for 'basis', largest relative error of an attended map that the chosen kernels may leave, above 0
+      and below 1; ``None``: as `bound` says.
     """
 
     ctal: str | None = None
     tasks: tuple[str, ...] | None = None
     frame_size: tuple[int, int] | None = None
     low_precision: bool = False
-    basis_error: float = DEFAULT_BOUND
+    basis_error: float | None = None
+
+    def __post_init__(self) -> None:
+        check_form(self.ctal)
+        if self.basis_error is not None:
+            _check_basis_error(self.basis_error, self.ctal)
+
+    @property
+    def bound(self) -> float:
+        """The error that a chosen basis may leave."""
+        return DEFAULT_BOUND if self.basis_error is None else self.basis_error
 
 
 def export_graph(
@@ -122,8 +134,20 @@ def check_form(form: str | None) -> None:
         raise SpecError(f"CTAL form {form!r} is unknown; known: {known}, basis, and basis:R with R kernels, 1 to 9")
 
 
+def _check_basis_error(error: float, form: str | None) -> None:
+    said = f"--basis-error {100 * error:g}"
+    if form != "basis":
+        raise SpecError(
+            f"{said}: the form of CTAL is {form or 'exact'}; it goes with --ctal basis alone, which chooses as many "
+            "kernels as keep that error: leave it out"
+        )
+    if not 0 < error < 1:
+        raise SpecError(
+            f"{said} is not above 0 and below 100 percent of an attended map; {100 * DEFAULT_BOUND:g} is usual"
+        )
+
+
 def _form(spec: ModelSpec, asked: str | None) -> str | None:
-    check_form(asked)
     if spec.network not in ("emanet", "m_emanet"):
         if asked is not None:
             raise SpecError(f"model {spec.name!r} is a {spec.network} network, without CTAL: leave --ctal out")
@@ -136,11 +160,11 @@ def _choose_basis(
 ) -> dict[str, Basis]:
     images = list(frames or ())
     pixels = network.spec.input.height * network.spec.input.width
-    most = min(_BASIS_FRAMES, max(_LEAST_BASIS_FRAMES, _BASIS_PIXELS // pixels))
+    most = min(BASIS_FRAMES, max(_LEAST_BASIS_FRAMES, _BASIS_PIXELS // pixels))
     images = images[:: -(-len(images) // most) or 1]
     _, _, rank = (wanted.ctal or "").partition(":")
     report(f"choosing kernels on {len(images)} frames")
-    bases = choose(network, images, rank=int(rank) if rank else None, bound=wanted.basis_error)
+    bases = choose(network, images, rank=int(rank) if rank else None, bound=wanted.bound)
     for basis in bases.values():
         chosen = ", ".join(f"{task} {n} (off by {100 * basis.errors[task]:.2f} %)" for task, n in basis.ranks.items())
         report(f"kernels of 9: {chosen}")

@@ -67,7 +67,7 @@ def test_what_is_written_reads_back_to_the_same(allowed: dict[str, float]):
         ("depth=2", "is without a unit; depth takes percent of rel, e.g. depth=2.0%"),
         ("normals=0.5", "is without a unit; normals takes degrees of mean, e.g. normals=0.5deg"),
         ("normals=0.5rad", "is not TASK=NUMBER"),
-        ("edge=1", "no task 'edge'; accepted are e.g. semseg=1.0"),
+        ("edge=1", "no task 'edge' is exported; accepted are e.g. semseg=1.0"),
         ("semseg=1,semseg=2", "name semseg twice"),
     ],
 )

@@ -1,5 +1,6 @@
 """CTAL on a basis of kernels, through the whole stage."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 from emadeploy.build.graph import OnnxGraph
-from emadeploy.contract.errors import CalibrationError, ExportError, SpecError
+from emadeploy.contract.errors import CalibrationError, SpecError
 from emadeploy.contract.preprocess import Float32, preprocess
+from emadeploy.export.basis_choice import DEFAULT_BOUND
 from emadeploy.export.parity import structured_frame
 from emadeploy.export.source import Source
 from emadeploy.export.stage import Wanted, check_form, export_graph
@@ -67,8 +69,6 @@ def test_a_basis_needs_frames(network: Network, frames: list[Float32], tmp_path:
         export(network, tmp_path, Wanted(ctal="basis"), None)
     with pytest.raises(CalibrationError, match="not finite"):
         export(network, tmp_path, Wanted(ctal="basis"), [np.full_like(frames[0], np.nan)] * 4)
-    with pytest.raises(ExportError, match="between 0 and 1"):
-        export(network, tmp_path, Wanted(ctal="basis", basis_error=2.0), frames)
 
 
 @pytest.mark.parametrize("form", ["basis:0", "basis:10", "basis:", "basis:two", "bases", "Exact"])
@@ -76,6 +76,20 @@ def test_forms_that_make_no_sense(form: str) -> None:
     with pytest.raises(SpecError, match="unknown; known: exact, affinity, basis"):
         check_form(form)
     check_form("basis:3")
+
+
+@pytest.mark.parametrize("error", [0.0, -0.02, 1.0, 2.0, math.nan, math.inf])
+def test_errors_that_no_basis_can_keep(error: float) -> None:
+    with pytest.raises(SpecError, match=r"--basis-error .* is not above 0 and below 100 percent of an attended map"):
+        Wanted(ctal="basis", basis_error=error)
+
+
+@pytest.mark.parametrize("form", [None, "exact", "affinity", "basis:3"])
+def test_an_error_is_for_a_basis_that_is_chosen_by_it(form: str | None) -> None:
+    with pytest.raises(SpecError, match=rf"--basis-error 5: the form of CTAL is {form or 'exact'}; .*leave it out"):
+        Wanted(ctal=form, basis_error=0.05)
+    assert Wanted(ctal=form).bound == DEFAULT_BOUND
+    assert Wanted(ctal="basis", basis_error=0.05).bound == 0.05
 
 
 def test_a_network_without_ctal_has_no_basis(

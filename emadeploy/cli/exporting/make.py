@@ -21,13 +21,10 @@ from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.source import open_data
 from emadeploy.export.source import Source, open_source
-from emadeploy.export.stage import Wanted, check_form, export_graph, needs_frames
+from emadeploy.export.stage import BASIS_FRAMES, Wanted, export_graph, needs_frames
 from emadeploy.runtime.machine import usable_cores
 
 Report = Callable[[str], None]
-
-#: Frames that choose a kernel basis where no recipe says how many.
-_BASIS_FRAMES = 16
 
 
 def make_artifact(name: str | None, order: Order, *, report: Report = print) -> Path:
@@ -75,7 +72,7 @@ def _quantised(
 ) -> tuple[Int8, Manifest]:
     """Return the int8 engine that holds the budgets; a basis whose kernels break one before any rounding gets more."""
     # Where kernels are chosen, the error that they may leave is a first guess: the metrics decide.
-    bounds = [wanted.basis_error / factor for factor in (1, 4, 16)] if wanted.ctal == "basis" else [wanted.basis_error]
+    bounds = [wanted.bound / factor for factor in (1, 4, 16)] if wanted.ctal == "basis" else [None]
     while True:
         wanted = replace(wanted, basis_error=bounds.pop(0))
         graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
@@ -91,7 +88,6 @@ def _quantised(
 
 
 def _check(order: Order, target: str, recipe: Recipe | None) -> None:
-    check_form(order.wanted.ctal)
     if recipe is None:
         flags = {"--max-drop": order.max_drop, "--recipe": order.recipe, "--data": order.data}
         if not needs_frames(order.wanted.ctal):
@@ -109,7 +105,7 @@ def calibration_frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> 
     if order.calib_data is None:
         frames = CalibrationFrames.bundled(spec, count=order.calib_frames, minimum=minimum)
     else:
-        count = order.calib_frames or (recipe.frames if recipe else _BASIS_FRAMES)
+        count = order.calib_frames or (recipe.frames if recipe else BASIS_FRAMES)
         with progress("rendering") as bar:
             dataset = open_data(order.calib_data, split="train", workers=usable_cores(), progress=bar)
         frames = CalibrationFrames.from_dataset(dataset, count, spec.input, minimum=minimum)
