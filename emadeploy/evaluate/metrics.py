@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.spec import TaskSpec
-from emadeploy.evaluate.tallies import TALLIES, Array, Tally
+from emadeploy.evaluate.tallies import TALLIES, Array, Float64, Tally
 
 #: Metrics by task and name, as `eval --json` writes them under "tasks".
 TaskMetrics = Mapping[str, Mapping[str, float]]
@@ -62,17 +64,23 @@ class Metrics:
     >>> for sample in dataset:
     ...     metrics.update(predict(sample.image), sample.truth)
     >>> metrics.compute()["depth"]["rel"]
+
+    Everything it knows is a vector of sums, so several processes that judge frames of their own reduce it by adding:
+
+    >>> total = all_reduce(metrics.state(), "sum")
+    >>> Metrics.from_state(spec.tasks, total).compute()
     """
 
     def __init__(self, tasks: Sequence[TaskSpec]) -> None:
         self.tasks = tuple(tasks)
         self._tallies: dict[str, Tally] = {task.name: TALLIES[task.kind](task) for task in self.tasks}
+        self._frames: dict[str, int] = dict.fromkeys(self._tallies, 0)
 
     def update(self, predicted: Mapping[str, Array], truth: Mapping[str, Array]) -> None:
         """Add one frame: decoded maps and their truth by task, at the same height and width.
 
-        A task that ``truth`` lacks is skipped. Raises DataError where the prediction lacks a task that has a truth,
-        where shapes differ, or where values break the conventions.
+        A task that ``truth`` lacks is skipped: the frame does not count for it. Raises DataError where the prediction
+        lacks a task that has a truth, where shapes differ, or where values break the conventions.
         """
         for name, tally in self._tallies.items():
             if name not in truth:
@@ -85,13 +93,51 @@ class Metrics:
                 tally.update(predicted[name], truth[name])
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
+            self._frames[name] += 1
+
+    @property
+    def frames(self) -> dict[str, int]:
+        """How many frames had a truth for each task, by name; 0 for a task that none had."""
+        return dict(self._frames)
+
+    def state(self) -> Float64:
+        """Return everything that was added up, float64 (n,), a copy.
+
+        The length depends on the tasks alone, never on the frames, and is the same in every process. All of it are
+        sums: the state of two sets of frames together is the sum of their states. Nothing in it may be averaged.
+        """
+        parts = [np.array(list(self._frames.values()), np.float64)]
+        parts += [tally.state.ravel() for tally in self._tallies.values()]
+        return np.concatenate(parts)
+
+    @classmethod
+    def from_state(cls, tasks: Sequence[TaskSpec], state: Float64) -> Metrics:
+        """Return the metrics of ``tasks`` whose :meth:`state`, or the sum of several, is given.
+
+        Raises SpecError where the length is not that of a state of these tasks.
+        """
+        metrics = cls(tasks)
+        expected = metrics.state().size
+        if state.shape != (expected,):
+            raise SpecError(
+                f"a state of shape {state.shape} is not one of the tasks {', '.join(metrics._tallies)}: they have "
+                f"({expected},); states are summed between processes with the same tasks"
+            )
+        cut = len(metrics.tasks)
+        metrics._frames = {name: round(count) for name, count in zip(metrics._tallies, state[:cut], strict=True)}
+        for tally in metrics._tallies.values():
+            size = tally.state.size
+            tally.state = state[cut : cut + size].reshape(tally.state.shape).astype(np.float64)
+            cut += size
+        return metrics
 
     def merge(self, other: Metrics) -> None:
         """Add the frames of ``other``, whose tasks are the same; raises SpecError where they are not."""
         if other.tasks != self.tasks:
             raise SpecError("metrics of different tasks cannot be merged")
         for name, tally in self._tallies.items():
-            tally.state += other._tallies[name].state
+            tally.state = tally.state + other._tallies[name].state
+            self._frames[name] += other._frames[name]
 
     def compute(self) -> dict[str, dict[str, float]]:
         """Return the metrics by task and name, in the order of METRICS: see there for units and directions.

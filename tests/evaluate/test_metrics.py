@@ -241,25 +241,79 @@ def test_without_a_positive_pixel_there_is_no_f():
     assert measure(EDGE, [[0.5]], [[0]]) == {}
 
 
+def metrics_of(frames: list) -> Metrics:
+    """Return the metrics of some frames, of all tasks."""
+    metrics = Metrics(ALL)
+    for predicted, truth in frames:
+        metrics.update(predicted, truth)
+    return metrics
+
+
+def assert_same(a: Metrics, b: Metrics) -> None:
+    """Check that both say the same of the same number of frames."""
+    assert a.frames == b.frames
+    assert list(a.compute()) == list(b.compute())
+    for task, row in a.compute().items():
+        assert b.compute()[task] == pytest.approx(row)
+
+
+@st.composite
+def frames_of_some_tasks(draw: st.DrawFn) -> list:
+    """Up to five frames; each lacks the truth of some tasks."""
+    names = [task.name for task in ALL]
+    frames = []
+    for _ in range(draw(st.integers(0, 5))):
+        predicted, truth = random_frame(np.random.default_rng(draw(st.integers(0, 1000))))
+        known = draw(st.sets(st.sampled_from(names)))
+        frames.append((predicted, {name: truth[name] for name in names if name in known}))
+    return frames
+
+
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 1000), count=st.integers(2, 5), data=st.data())
-def test_order_and_merging_do_not_matter(seed, count, data):
-    frames = [random_frame(np.random.default_rng([seed, i])) for i in range(count)]
-
-    def metrics_of(some: list) -> Metrics:
-        metrics = Metrics(ALL)
-        for predicted, truth in some:
-            metrics.update(predicted, truth)
-        return metrics
-
-    joint = metrics_of(frames).compute()
-    shuffled = metrics_of(data.draw(st.permutations(frames))).compute()
-    cut = data.draw(st.integers(0, count))
+@given(frames=frames_of_some_tasks(), data=st.data())
+def test_order_and_merging_do_not_matter(frames, data):
+    joint = metrics_of(frames)
+    assert_same(metrics_of(data.draw(st.permutations(frames))), joint)
+    cut = data.draw(st.integers(0, len(frames)))
     merged = metrics_of(frames[:cut])
     merged.merge(pickle.loads(pickle.dumps(metrics_of(frames[cut:]))))
-    for task, row in joint.items():
-        assert shuffled[task] == pytest.approx(row)
-        assert merged.compute()[task] == pytest.approx(row)
+    assert_same(merged, joint)
+
+
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(frames_of_some_tasks(), min_size=1, max_size=4))
+def test_the_sum_of_the_states_is_the_state_of_all_frames(parts):
+    states = [metrics_of(part).state() for part in parts]
+    assert {state.dtype for state in states} == {np.dtype(np.float64)}
+    assert len({state.shape for state in states}) == 1
+    assert_same(
+        Metrics.from_state(ALL, np.sum(states, axis=0)), metrics_of([frame for part in parts for frame in part])
+    )
+
+
+def test_a_state_is_a_copy():
+    metrics = metrics_of([random_frame(np.random.default_rng(8))])
+    before, state = metrics.compute(), metrics.state()
+    again = Metrics.from_state(ALL, state)
+    state += 1
+    assert metrics.compute() == again.compute() == before
+    again.update(*random_frame(np.random.default_rng(9)))
+    assert metrics.compute() == before != again.compute()
+
+
+def test_a_state_of_other_tasks_is_refused():
+    state = Metrics([DEPTH]).state()
+    Metrics.from_state([DEPTH], state)
+    with pytest.raises(SpecError, match=r"is not one of the tasks semseg: they have \(\d+,\)"):
+        Metrics.from_state([SEMSEG], state)
+
+
+def test_frames_are_counted_per_task():
+    metrics = Metrics([DEPTH, SEMSEG, EDGE])
+    for known in (("depth",), ("depth", "semseg"), ()):
+        predicted, truth = random_frame(np.random.default_rng(10))
+        metrics.update(predicted, {name: truth[name] for name in known})
+    assert metrics.frames == {"depth": 2, "semseg": 1, "edge": 0}
 
 
 def test_a_task_without_truth_is_skipped_and_one_without_prediction_refused():
