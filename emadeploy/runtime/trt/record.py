@@ -4,7 +4,7 @@
     ARTIFACT/engine-<digest>.plan     the engine: native code for one GPU, one driver, one version of TensorRT
     ARTIFACT/engine.json              this record
 
-Writing ``engine.json`` is what makes an engine the artifact's: the plan is there before it, and older plans go after it.
+Writing ``engine.json`` makes an engine the artifact's: the plan is there before it, and older plans go after it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 RECORD_NAME = "engine.json"
+#: A plan in memory; the record has a field called bytes.
+Plan = bytes
 _AGAIN = "compile it on this machine: emadeploy build"
 
 
@@ -173,7 +175,7 @@ class EngineRecord:
             return "the engine is for another version of the driver"
         return None
 
-    def plan_bytes(self, folder: Path) -> bytes:
+    def plan_bytes(self, folder: Path) -> Plan:
         """Return the engine of the artifact in ``folder``; raises ArtifactError unless its digest is the record's."""
         path = folder / self.plan
         try:
