@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from emadeploy.contract.errors import BackendMissing, SpecError
+from emadeploy.contract.errors import BackendMissing, SpecError, one_line
 from emadeploy.contract.spec import ModelSpec, spec_path
 
 #: The model that `emadeploy demo` shows, and that commands take where no source is given.
@@ -64,7 +64,7 @@ def _read(path: Path) -> ModelSpec:
     except FileNotFoundError:
         raise SpecError(f"{path} does not exist; zoo models: {', '.join(names())}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise SpecError(f"{path} cannot be read: {reason}") from None
     with spec_path(str(path)):
         if not isinstance(data, dict):

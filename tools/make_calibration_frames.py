@@ -16,7 +16,7 @@ from pathlib import Path
 from emadeploy import zoo
 from emadeploy.calibrate.frames import RECORD
 from emadeploy.cli.progress import progress
-from emadeploy.contract.errors import EmadeployError
+from emadeploy.contract.errors import EmadeployError, one_line
 from emadeploy.contract.manifest import file_digest
 from emadeploy.data.rooms.render import GENERATOR_VERSION
 from emadeploy.data.source import RoomsData, open_data
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder = make(asked.data, asked.output)
     except EmadeployError as error:
-        print(f"make_calibration_frames: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"make_calibration_frames: {one_line(error)}", file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(list(folder.glob('*.jpg')))} frames, {size / 1e6:.2f} MB")

@@ -24,7 +24,7 @@ from openvino import opset13
 
 from emadeploy.build.graph import branch_of
 from emadeploy.calibrate.fakes import compute_nodes
-from emadeploy.contract.errors import ArtifactError, EmadeployError
+from emadeploy.contract.errors import ArtifactError, EmadeployError, one_line
 from emadeploy.contract.manifest import Manifest
 from emadeploy.evaluate.records import write_record
 from emadeploy.runtime.machine import cpu_flags, cpu_model, usable_cores
@@ -131,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         write_record(asked.json, record)
     except EmadeployError as error:
-        print(f"measure_bound: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"measure_bound: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{asked.json}: {per_second / 1e9:.0f} GMAC/s; now run python tools/readme_table.py")
     return 0

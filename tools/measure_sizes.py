@@ -27,7 +27,7 @@ from emadeploy.cli.exporting.make import make_artifact
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.options import parse_size
 from emadeploy.cli.progress import progress
-from emadeploy.contract.errors import DataError, EmadeployError, SpecError
+from emadeploy.contract.errors import DataError, EmadeployError, SpecError, one_line
 from emadeploy.contract.manifest import Manifest
 from emadeploy.data.sample import Dataset
 from emadeploy.data.source import open_data
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             artifacts.mkdir(parents=True, exist_ok=True)
             measure_sizes(asked.models / asked.name, plans, artifacts, rounds=asked.rounds, again=asked.again)
     except EmadeployError as error:
-        print(f"measure_sizes: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"measure_sizes: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"now run python tools/model_cards.py {asked.name}")
     return 0

@@ -18,7 +18,7 @@ from typing import Any
 from emadeploy import nets, zoo
 from emadeploy.cli.network import open_network
 from emadeploy.cli.progress import progress
-from emadeploy.contract.errors import DataError, EmadeployError
+from emadeploy.contract.errors import DataError, EmadeployError, one_line
 from emadeploy.data.source import open_data, parse_data
 from emadeploy.evaluate.records import write_record
 from emadeploy.evaluate.run import evaluate
@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What was measured of these weights at several sizes stays.
         write_record(folder / "card.json", {**facts, **_sizes(folder, facts["weights"]["sha256"])})
     except EmadeployError as error:
-        print(f"measure_zoo: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"measure_zoo: {one_line(error)}", file=sys.stderr)
         return 1
     print(f"{folder / 'card.json'}: now run python tools/model_cards.py {asked.name}")
     return 0

@@ -17,7 +17,7 @@ import onnxruntime as ort
 from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_branch, made_input, obtained
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
-from emadeploy.contract.errors import BuildError
+from emadeploy.contract.errors import BuildError, first_line
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.spec import TensorSpec
 from emadeploy.runtime.backends.onnxruntime import session_options
@@ -70,8 +70,8 @@ def _check_loads(engine: Path, graph: OnnxGraph) -> None:
     try:
         session = ort.InferenceSession(str(engine), session_options(1), providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise BuildError(f"onnxruntime {ort.__version__} cannot load the graph {graph.path}: {reason}") from error
+        version = ort.__version__
+        raise BuildError(f"onnxruntime {version} cannot load the graph {graph.path}: {first_line(error)}") from error
     tensors = ((session.get_inputs(), graph.inputs), (session.get_outputs(), graph.outputs))
     for found, wanted in tensors:
         if [_signature(tensor) for tensor in found] != [_signature_of_spec(spec) for spec in wanted]:

@@ -38,7 +38,7 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
     asked for and not obtained is a BuildError.
     """
     precision = TARGETS[target][1]
-    rest = _rest(graph, precision)
+    rest = rest_of(graph, precision)
     check_device("cpu", (precision, rest))
     with assembled(output) as folder:
         _write_network(graph, precision, folder / ENGINE_FILE)
@@ -68,8 +68,11 @@ def _check_loads(artifact: Path) -> None:
         raise BuildError(f"what was built cannot be loaded again: {error}") from error
 
 
-def _rest(graph: OnnxGraph, precision: str) -> str:
-    """Return what runs the layers that are not int8: OpenVINO has one precision for all of them."""
+def rest_of(graph: OnnxGraph, precision: str) -> str:
+    """Return 'bf16' or 'fp32', what runs the layers that are not int8: OpenVINO has one precision for all of them.
+
+    ``precision`` is that of the target.
+    """
     calibrated = (graph.calibration or {}).get("rest")
     return "bf16" if "bf16" in (precision, calibrated, *graph.asked.values()) else "fp32"
 

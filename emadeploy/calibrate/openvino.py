@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,11 @@ from emadeploy.build.graph import IR_NAME, OnnxGraph
 from emadeploy.calibrate import fakes
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.recipe import REDUCED, Recipe
-from emadeploy.contract.errors import CalibrationError, EmadeployError
+from emadeploy.calibrate.table import Progress, cache_folder
+from emadeploy.contract.cache import CHOOSE_CACHE
+from emadeploy.contract.errors import CalibrationError, EmadeployError, first_line
 from emadeploy.contract.manifest import file_digest
 from emadeploy.contract.plain import to_plain
-from emadeploy.data.source import default_cache_dir
-
-Progress = Callable[[int, int], None]
 
 #: What stays out: the camera's frame before it is an image, and all that is done to raw maps.
 _NEVER = [r"frame/.*", r"frame\..*", r"decode\..*", r"outputs\..*"]
@@ -91,7 +90,7 @@ def quantize(
         ov.save_model(model, folder / IR_NAME, compress_to_fp16=False)
         quantised.write()
     except (OSError, RuntimeError) as error:
-        raise CalibrationError(f"the graph cannot be written to {folder}: {_first_line(error)}") from error
+        raise CalibrationError(f"the graph cannot be written to {folder}: {first_line(error)}") from error
     return quantised
 
 
@@ -108,7 +107,7 @@ def _base(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress:
     """Return the graph as NNCF quantises it, nothing kept, weights still in float32: from the cache, or made now."""
     made_by = (__version__, ov.__version__, nncf.__version__)
     key = "|".join((file_digest(graph.path), frames.digest, recipe.digest(), *made_by))
-    place = default_cache_dir() / "calibration" / f"openvino-{hashlib.sha256(key.encode()).hexdigest()}"
+    place = cache_folder() / f"openvino-{hashlib.sha256(key.encode()).hexdigest()}"
     if (place / IR_NAME).is_file():
         return place / IR_NAME
     model = _calibrated(graph, frames, recipe, progress)
@@ -119,9 +118,7 @@ def _base(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, progress:
         with contextlib.suppress(OSError):  # another process was first
             unfinished.rename(place)
     except (OSError, RuntimeError) as error:
-        raise CalibrationError(
-            f"{place} cannot be written: {_first_line(error)}; set EMADEPLOY_CACHE to another folder"
-        ) from None
+        raise CalibrationError(f"{place} cannot be written: {first_line(error)}; {CHOOSE_CACHE}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return place / IR_NAME
@@ -150,7 +147,7 @@ def _calibrated(graph: OnnxGraph, frames: CalibrationFrames, recipe: Recipe, pro
     except EmadeployError:
         raise
     except Exception as error:
-        raise CalibrationError(f"nncf {nncf.__version__} cannot quantise {graph.path}: {_first_line(error)}") from error
+        raise CalibrationError(f"nncf {nncf.__version__} cannot quantise {graph.path}: {first_line(error)}") from error
     fakes.hoist(model)
     return model
 
@@ -196,10 +193,6 @@ class _Feeds:
                 self.progress(index + 1, len(self.frames))
             yield feed
         self.passes += 1
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emadeploy import zoo
-from emadeploy.contract.errors import BackendMissing, SpecError
+from emadeploy.contract.errors import BackendMissing, SpecError, one_line
 from emadeploy.contract.manifest import TARGETS, parse_target
 from emadeploy.contract.plain import as_mapping, is_a, known_fields, make, one_of, require, spec_path, to_plain
 from emadeploy.contract.tasks import KINDS
@@ -159,4 +159,4 @@ def _read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpecError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        raise SpecError(f"{path} cannot be read: {one_line(error)}") from None

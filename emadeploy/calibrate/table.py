@@ -25,9 +25,9 @@ from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.histogram import Histogram
 from emadeploy.calibrate.ranges import Range, choose_range
 from emadeploy.calibrate.recipe import Recipe
+from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError
 from emadeploy.contract.manifest import file_digest
-from emadeploy.data.source import default_cache_dir
 from emadeploy.runtime.machine import usable_cores
 
 SCHEMA = 1
@@ -171,7 +171,7 @@ def _write(path: Path, digests: Mapping[str, str], table: Table) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise CalibrationError(
-            f"the ranges cannot be kept in {path.parent}: {error.strerror or error}; $EMADEPLOY_CACHE chooses the place"
+            f"the ranges cannot be kept in {path.parent}: {error.strerror or error}; {CHOOSE_CACHE}"
         ) from None
 
 

@@ -11,7 +11,8 @@
     ├── DeviceError          the device that was asked for is not here
     └── FrameError           a frame of the wrong type or shape was given to the runtime
 
-The command line prints the message in one line and exits with status 1.
+The command line prints the message in one line and exits with status 1. `first_line` is what a message says of an error
+of another library.
 """
 
 
@@ -58,3 +59,14 @@ class DeviceError(EmadeployError):
 
 class FrameError(EmadeployError, ValueError):
     """A frame of the wrong type, shape or content was given to the runtime."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type where it has none: libraries append pages to theirs."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip() if lines else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """Return the whole message in one line, so that a log or a script can take it."""
+    return " ".join(str(error).split())

@@ -8,12 +8,12 @@ cityscapes:DIR  pascal-context:DIR      known, not readable yet
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.spec import STRIDE
 from emadeploy.data.images import ImageFolder
@@ -23,7 +23,6 @@ from emadeploy.data.rooms.render import GENERATOR_VERSION
 from emadeploy.data.sample import Dataset
 
 FOLDER_KINDS = ("nyuv2", "cityscapes", "pascal-context", "images")
-CACHE_VARIABLE = "EMADEPLOY_CACHE"
 #: Rooms held out to validate on, where nothing else is said.
 HELD_OUT = 64
 
@@ -90,7 +89,7 @@ def open_data(
 ) -> Dataset:
     """Return the data named by ``text``: ``split`` is 'train' or 'val', rooms of the two never being the same.
 
-    Rooms are rendered into ``cache_dir`` (default: :func:`default_cache_dir`) unless they are there already, by
+    Rooms are rendered into ``cache_dir`` (default: `default_cache_dir`) unless they are there already, by
     ``workers`` processes (spawned: more than one needs a main module that can be imported), with a call of
     ``progress`` after each. Raises SpecError for a text that makes no sense, DataError for data that cannot be used,
     BackendMissing where the renderer is needed and not installed.
@@ -116,11 +115,6 @@ def held_out(text: str) -> str:
     if isinstance(source, RoomsData):
         source = replace(source, count=min(source.count, HELD_OUT))
     return str(source)
-
-
-def default_cache_dir() -> Path:
-    """Return where made data is kept: ``$EMADEPLOY_CACHE``, or ``~/.cache/emadeploy``."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/emadeploy").expanduser()
 
 
 def _parse_rooms(options: str) -> RoomsData:
@@ -165,7 +159,7 @@ def _open_rooms(source: RoomsData, split: str, cache_dir: Path, workers: int, pr
                 progress=progress,
             )
     except OSError as error:
-        raise DataError(f"rooms cannot be cached in {folder}: {error}; ${CACHE_VARIABLE} chooses the place") from None
+        raise DataError(f"rooms cannot be cached in {folder}: {error}; {CHOOSE_CACHE}") from None
     return open_nyuv2(folder, split, limit=source.count, description=f"{source} {split}")
 
 

@@ -15,7 +15,7 @@ import onnxruntime
 import torch
 
 from emadeploy.build.graph import OnnxGraph
-from emadeploy.contract.errors import ExportError
+from emadeploy.contract.errors import ExportError, first_line
 from emadeploy.contract.outputs import decode
 from emadeploy.contract.preprocess import Float32, UInt8, preprocess, resize_bilinear
 from emadeploy.contract.spec import ModelSpec
@@ -116,8 +116,8 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ExportError(f"onnxruntime {onnxruntime.__version__} cannot load the graph: {reason}") from error
+        version = onnxruntime.__version__
+        raise ExportError(f"onnxruntime {version} cannot load the graph: {first_line(error)}") from error
 
 
 def _decoded(raw: Maps, spec: ModelSpec, size: tuple[int, int]) -> dict[str, Any]:

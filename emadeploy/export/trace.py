@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from emadeploy import __version__
-from emadeploy.contract.errors import ExportError
+from emadeploy.contract.errors import ExportError, first_line
 
 OPSET = 18
 """The newest that ONNX Runtime 1.20, OpenVINO 2024 and TensorRT 10.3 (JetPack 6) all take."""
@@ -39,8 +39,7 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str, output_names: S
                 verbose=False,
             )
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ExportError(f"torch {torch.__version__} cannot export the network: {reason}") from error
+        raise ExportError(f"torch {torch.__version__} cannot export the network: {first_line(error)}") from error
     assert program is not None
     model = program.model_proto
     _name_by_layer(model.graph)

@@ -15,7 +15,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-CACHE_VARIABLE = "EMADEPLOY_CACHE"
+from emadeploy.contract.cache import default_cache_dir
+from emadeploy.contract.errors import DataError
+
 #: Blobs of one engine that are kept; the one that was not loaded for the longest time makes room.
 KEPT = 8
 _DIGEST_BYTES = 32
@@ -25,11 +27,9 @@ class BlobCache:
     """The compiled blobs of one engine ('openvino'). No method raises where the disk is at fault."""
 
     def __init__(self, engine: str) -> None:
-        root = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/emadeploy")
-        # Without a home folder expanduser raises; there is no cache then.
         self._folder: Path | None = None
-        with suppress(RuntimeError):
-            self._folder = root.expanduser() / engine
+        with suppress(DataError):  # without a home folder there is no cache
+            self._folder = default_cache_dir() / engine
 
     def read(self, key: str) -> bytes | None:
         """Return the blob of ``key``; ``None`` where there is none, or none that is whole and this user's own."""

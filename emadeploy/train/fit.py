@@ -27,7 +27,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from emadeploy import nets
-from emadeploy.contract.errors import ArtifactError, DataError, SpecError
+from emadeploy.contract.errors import ArtifactError, DataError, SpecError, first_line
 from emadeploy.contract.manifest import file_digest
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
@@ -265,9 +265,8 @@ def _state_to_resume(run: Run) -> Path:
         before = json.loads(record.read_text(encoding="utf-8"))
         torch.load(state, map_location="cpu", weights_only=True)
     except (OSError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]
         raise ArtifactError(
-            f"{run.output} cannot be resumed, its run.json or trainer.ckpt is damaged ({reason}); "
+            f"{run.output} cannot be resumed, its run.json or trainer.ckpt is damaged ({first_line(error)}); "
             f"start anew from its weights with --from {run.output / 'last'} -o ANOTHER"
         ) from None
     differences = _differences(before, json.loads(json.dumps(run.to_dict())))

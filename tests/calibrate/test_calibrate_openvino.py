@@ -229,7 +229,7 @@ def test_places_that_cannot_be_written_are_named(tiny, small_frames, tmp_path, m
     with pytest.raises(CalibrationError, match=r"the graph cannot be written to .*file"):
         quantize(tiny, small_frames(), RECIPE, tmp_path / "file")
     monkeypatch.setenv("EMADEPLOY_CACHE", str(tmp_path / "file"))
-    with pytest.raises(CalibrationError, match="set EMADEPLOY_CACHE to another folder"):
+    with pytest.raises(CalibrationError, match=r"cannot be written: .*EMADEPLOY_CACHE chooses the place"):
         quantize(tiny, small_frames(), RECIPE, tmp_path / "int8")
 
 

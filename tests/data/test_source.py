@@ -13,7 +13,6 @@ from emadeploy.data.source import (
     FOLDER_KINDS,
     FolderData,
     RoomsData,
-    default_cache_dir,
     held_out,
     open_data,
     parse_data,
@@ -171,8 +170,6 @@ def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch, rendered):
     monkeypatch.setenv("EMADEPLOY_CACHE", str(tmp_path / "cache"))
     open_data("rooms:count=1,size=32x32")
     assert (tmp_path / "cache" / "rooms").is_dir()
-    monkeypatch.delenv("EMADEPLOY_CACHE")
-    assert default_cache_dir() == Path.home() / ".cache" / "emadeploy"
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path, rendered):

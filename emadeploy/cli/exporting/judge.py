@@ -20,11 +20,12 @@ from emadeploy.calibrate.search import keep_within
 from emadeploy.cli.exporting.int8 import STAND_IN, Int8
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.progress import progress
+from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError, DataError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.plain import to_plain
 from emadeploy.data.sample import Dataset
-from emadeploy.data.source import CACHE_VARIABLE, default_cache_dir, open_data
+from emadeploy.data.source import open_data
 from emadeploy.evaluate.records import read_record, write_record
 from emadeploy.evaluate.run import evaluate
 from emadeploy.export.source import Source
@@ -61,12 +62,11 @@ class Judge:
         graph = export_graph(source, Wanted(tasks=tasks), folder / "reference-graph", report=lambda _: None)
         builder("onnxruntime")(graph, folder / "reference", "onnxruntime-fp32")
         report(f"evaluating float32 on {self.data.description} ({len(self.data)} frames)")
-        with load(folder / "reference") as perception, progress("evaluating float32") as bar:
-            record = evaluate(lambda frame: perception(frame).maps, self.data, graph.model.tasks, bar)
+        record = self._evaluated(folder / "reference", "evaluating float32")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise DataError(f"{path.parent} cannot be made: {error}; ${CACHE_VARIABLE} chooses the place") from None
+            raise DataError(f"{path.parent} cannot be made: {error}; {CHOOSE_CACHE}") from None
         write_record(path, record)
         return record
 
@@ -106,9 +106,13 @@ class Judge:
     def holds_in_float(self, int8: Int8, source: Source, report: Report) -> bool:
         """Whether every budget holds for the graph of ``int8`` before it is quantised: is rounding what does harm?"""
         reference = self.reference(source, int8.graph.model.task_names, int8.folder, report)
-        with load(int8.in_float) as perception, progress("evaluating the graph in float32") as bar:
-            record = evaluate(lambda frame: perception(frame).maps, self.data, int8.graph.model.tasks, bar)
+        record = self._evaluated(int8.in_float, "evaluating the graph in float32")
         return not self.budgets.over(reference["tasks"], record["tasks"])
+
+    def _evaluated(self, artifact: Path, title: str) -> dict[str, Any]:
+        """Return the record of an artifact on the data."""
+        with load(artifact) as perception, progress(title) as bar:
+            return evaluate(lambda frame: perception(frame).maps, self.data, perception.spec.tasks, bar)
 
     def _described(self, int8: Int8, manifest: Manifest, outcome: Outcome, reference: dict[str, Any]) -> Manifest:
         assert manifest.calibration is not None

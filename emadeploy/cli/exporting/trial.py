@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from emadeploy.build.graph import IR_NAME, OnnxGraph
 from emadeploy.contract.errors import BuildError
-from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.runtime import Runtime
 from emadeploy.runtime.machine import usable_cores
 
@@ -21,24 +20,14 @@ def open_trial(graph: OnnxGraph, target: str) -> Runtime:
 
     Raises BuildError for a graph that is not quantised, ArtifactError where OpenVINO cannot compile it, DeviceError.
     """
+    from emadeploy.build.openvino import rest_of
     from emadeploy.runtime.backends.openvino import OpenVinoSession, check_device, compile_network
 
     if graph.calibration is None or not graph.ir_path.is_file():
         raise BuildError(f"{graph.folder}: this graph is not quantised: calibrate it first")
-    # As `build.openvino` chooses: OpenVINO has one precision for all that is not int8.
-    rest = "bf16" if "bf16" in (graph.calibration["rest"], *graph.asked.values()) else "fp32"
+    rest = rest_of(graph, "int8")
     check_device("cpu", ("int8", rest))
-    manifest = Manifest(
-        model=graph.model,
-        target=target,
-        precision={},
-        engine_file=IR_NAME,
-        files={IR_NAME: FileRecord.of(graph.ir_path)},
-        inputs=graph.inputs,
-        outputs=graph.outputs,
-        frame_size=graph.frame_size,
-        rest=rest,
-    )
+    manifest = graph.manifest(target, graph.folder, (IR_NAME,), precision={}, rest=rest)
     tensors = frozenset(spec.name for spec in (*graph.inputs, *graph.outputs))
     compiled = compile_network(graph.ir_path, "cpu", rest, usable_cores())
     return Runtime(manifest, OpenVinoSession(compiled, tensors, "cpu", "graph"))

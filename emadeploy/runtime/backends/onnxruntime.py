@@ -8,7 +8,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from emadeploy.contract.errors import ArtifactError, DeviceError
+from emadeploy.contract.errors import ArtifactError, DeviceError, first_line
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.runtime.session import Array, Signature, check_signature, check_types
 
@@ -39,7 +39,7 @@ class OnnxRuntimeSession:
         try:
             outputs = self._session.run(self._outputs, dict(inputs))
         except Exception as error:
-            raise DeviceError(f"onnxruntime {ort.__version__} failed while running: {_first_line(error)}") from None
+            raise DeviceError(f"onnxruntime {ort.__version__} failed while running: {first_line(error)}") from None
         return dict(zip(self._outputs, outputs, strict=True))
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:
-        raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it: {_first_line(error)}") from None
+        raise ArtifactError(f"{path}: onnxruntime {ort.__version__} cannot load it: {first_line(error)}") from None
     # ONNX Runtime falls back to another provider with nothing but a log line.
     if session.get_providers()[0] != provider:
         raise DeviceError(f"{path}: asked for {provider}, onnxruntime took {session.get_providers()[0]}")
@@ -103,7 +103,3 @@ def session_options(threads: int) -> ort.SessionOptions:
 def _signature(tensor: Any) -> Signature:
     # A dynamic extent is a str or None: it stays visible in the message of check_signature.
     return tensor.name, tuple(tensor.shape), _DTYPES.get(tensor.type, tensor.type)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
