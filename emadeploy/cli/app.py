@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
 
 from emadeploy import __version__
-from emadeploy.contract.errors import EmadeployError
+from emadeploy.contract.errors import EmadeployError, one_line
 
 #: Command -> module under emadeploy.cli, in the order of the help. Its function ``command`` is the command; what is
 #: heavy (torch, onnx, cv2, ...) is imported inside it.
@@ -20,6 +25,7 @@ COMMANDS = {
     "import": "import_",
     "eval": "eval",
     "export": "export",
+    "build": "build",
     "run": "run",
     "compare": "compare",
     "sensitivity": "sensitivity",
@@ -56,17 +62,59 @@ for _name, _module in COMMANDS.items():
     app.command(_name)(importlib.import_module(f"emadeploy.cli.{_module}").command)
 
 
-def main() -> None:
-    """Run the command line of ``sys.argv`` and exit: 0 done, 1 an EmadeployError, 2 usage, 130 interrupted."""
+_SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+
+
+class Stopped(SystemExit):
+    """A signal asked the process to end. It passes through all cleaning up, and says in a word what happened.
+
+    It is no KeyboardInterrupt: typer keeps those to itself, and Lightning exits with the status of an error.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+    def __str__(self) -> str:
+        return _SIGNALS[self.number]
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """Raise Stopped in the block where a signal asks for the end, which SIGTERM would otherwise be on the spot."""
+    process = os.getpid()
+
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() != process:  # a worker, forked: not for it to clean up
+            signal.signal(number, former[number])
+            signal.raise_signal(number)
+            return
+        # Shells and `timeout` send more than one: the second must not stop the cleaning up.
+        signal.signal(number, signal.SIG_IGN)
+        raise Stopped(number)
+
+    former = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:
-        app()
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def main() -> None:
+    """Run the command line of ``sys.argv`` and exit.
+
+    Status: 0 done, 1 an EmadeployError, 2 usage, 130 interrupted (SIGINT, Ctrl-C), 143 terminated (SIGTERM).
+    """
+    try:
+        with _stopping():
+            app()
     except EmadeployError as error:
-        # One line, whatever the message holds, so that a log or a script can take it.
-        print(f"emadeploy: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"emadeploy: {type(error).__name__}: {one_line(error)}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("emadeploy: interrupted", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stopped:
+        print(f"emadeploy: {stopped}", file=sys.stderr)
+        sys.exit(stopped.code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """`emadeploy export` as people call it: in a process of its own."""
 
 import json
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +90,24 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(stage.trace, "to_onnx", fail)
     done = CliRunner().invoke(app, [*LIGHT, "--target", "ort-fp32"])
     assert isinstance(done.exception, ExportError)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_stopped_export_leaves_nothing(
+    emadeploy_command: list[str], tmp_path: Path, number: int, status: int, word: str
+) -> None:
+    argv = [*emadeploy_command, *LIGHT, "-o", "out"]
+    with subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as export:
+        # What it makes on its way lies in a hidden folder; from there on, the network is traced.
+        while not any(tmp_path.iterdir()):
+            assert export.poll() is None, export.communicate()
+            time.sleep(0.02)
+        export.send_signal(number)
+        _, said = export.communicate()
+    assert (export.returncode, said) == (status, f"emadeploy: {word}\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,7 @@
 """The surface of the command line: as the golden file says, documented, and with the exit statuses it promises."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,12 +76,42 @@ def test_a_message_of_several_lines_is_printed_in_one(monkeypatch, capsys):
     assert capsys.readouterr().err == "emadeploy: EmadeployError: first second third\n"
 
 
-def test_an_interrupt_exits_130_without_a_traceback(monkeypatch, capsys):
-    def interrupt() -> None:
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("number", "status", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_ends_a_command_in_one_line_once_it_has_cleaned_up(monkeypatch, capsys, number, status, word):
+    cleaned = []
 
-    monkeypatch.setattr(app_module, "app", interrupt)
+    def interrupted() -> None:
+        try:
+            signal.raise_signal(number)
+            raise AssertionError("went on")
+        finally:
+            signal.raise_signal(number)  # a second one does not end the cleaning up
+            cleaned.append(number)
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr(app_module, "app", interrupted)
     with pytest.raises(SystemExit) as stopped:
         app_module.main()
-    assert stopped.value.code == 130
-    assert capsys.readouterr().err == "emadeploy: interrupted\n"
+    assert (stopped.value.code, cleaned) == (status, [number])
+    assert capsys.readouterr().err == f"emadeploy: {word}\n"
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the test's own
+def test_a_worker_that_was_forked_ends_on_the_spot(monkeypatch):
+    ended = []
+
+    def fork() -> None:
+        worker = os.fork()
+        if not worker:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                os._exit(0)
+        ended.append(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+
+    monkeypatch.setattr(app_module, "app", fork)
+    app_module.main()
+    assert ended == [-signal.SIGTERM]
