@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from emadeploy.cli.options import Size, parse_size, requires
+from emadeploy.cli.options import CalibData, Size, SourceName, parse_size, requires
 
 FrameSize = Annotated[
     str | None,
@@ -32,16 +32,10 @@ MaxDrop = Annotated[
 
 
 def command(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="[CHECKPOINT|NAME]", help="[default: the newest under runs/, else emanet-rooms]"),
-    ] = None,
+    source: SourceName = None,
     target: Annotated[str, typer.Option(help="Engine and precision, e.g. openvino-int8.")] = "onnxruntime-fp32",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: NAME.TARGET]")] = None,
-    calib_data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Frames to calibrate with. [default: those bundled for the model]"),
-    ] = None,
+    calib_data: CalibData = None,
     calib_frames: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="How many of them. [default: the recipe's]")
     ] = None,

@@ -11,6 +11,14 @@ import typer
 
 from emadeploy.contract.errors import BackendMissing, SpecError
 
+SourceName = Annotated[
+    str | None,
+    typer.Argument(metavar="[CHECKPOINT|NAME]", help="[default: the newest under runs/, else emanet-rooms]"),
+]
+CalibData = Annotated[
+    str | None,
+    typer.Option(metavar="DATA", help="Frames to calibrate with. [default: those bundled for the model]"),
+]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Image size, multiples of 32, e.g. 288x384.")]
 
 

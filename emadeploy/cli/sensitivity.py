@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from emadeploy.cli.options import requires
+from emadeploy.cli.options import CalibData, SourceName, requires
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.manifest import TARGETS, parse_target
 
@@ -20,10 +20,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="[CHECKPOINT|NAME]", help="[default: the newest under runs/, else emanet-rooms]"),
-    ] = None,
+    source: SourceName = None,
     target: Annotated[str, typer.Option(help="An int8 target that runs on this machine.")] = "openvino-int8",
     data: Annotated[
         str | None, typer.Option(metavar="DATA", help="Held-out data with truth to judge on. [default: rooms]")
@@ -31,10 +28,7 @@ def command(
     frames: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Judge on the first N of them. [default: all]")
     ] = None,
-    calib_data: Annotated[
-        str | None,
-        typer.Option(metavar="DATA", help="Frames to calibrate with. [default: those bundled for the model]"),
-    ] = None,
+    calib_data: CalibData = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Only each section alone in int8, not each left out: half the time.")
     ] = False,

@@ -1,0 +1,17 @@
+"""Fixtures for the commands."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> str:
+    """Return DATA of two frames, everything being a wall two metres away; without edges."""
+    for folder, value, shape in (("image", 0, (3,)), ("label", 11, ()), ("depth", 2, ()), ("normal", 0, (3,))):
+        path = tmp_path / "val" / folder
+        path.mkdir(parents=True)
+        for index in range(2):
+            np.save(path / f"{index}.npy", np.full((32, 64, *shape), value, np.uint8))
+    return f"nyuv2:{tmp_path}"
