@@ -26,6 +26,7 @@ COMMANDS = {
     "eval": "eval",
     "export": "export",
     "build": "build",
+    "build": "build",
     "run": "run",
     "compare": "compare",
     "sensitivity": "sensitivity",

@@ -208,7 +208,7 @@ class Library:
         operator = f" ({error.node_operator()})" if hasattr(error, "node_operator") else ""
         node = f"node {name!r}{operator}" if name else f"node number {error.node()}"
         more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
-        return f"{node}: {error.desc()}{more}. What the graph may hold is in docs/tensorrt.md"
+        return f"{node}: {error.desc()}{more}. Export again with this version of emadeploy, or for another target"
 
     def _made(self, what: str, make: Callable[[], Any]) -> Any:
         """Return what ``make`` makes. TensorRT answers None, or pybind11 raises, where it cannot."""
