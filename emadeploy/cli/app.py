@@ -26,7 +26,6 @@ COMMANDS = {
     "eval": "eval",
     "export": "export",
     "build": "build",
-    "build": "build",
     "run": "run",
     "compare": "compare",
     "sensitivity": "sensitivity",
