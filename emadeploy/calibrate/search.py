@@ -48,7 +48,7 @@ def keep_within(
     """Return the units that stay in higher precision so that ``budgets`` hold against ``reference``, the float metrics.
 
     ``measure`` is called at most ``evaluations`` times, with the nodes to keep; ``probe`` at most ``probes`` times, and
-    only where plain int8 is over a budget. More evaluations give a cheaper outcome.
+    only where plain int8 is over a budget and evaluations remain. More evaluations give a cheaper outcome.
 
     Raises BudgetError, a CalibrationError with the table, where the budgets cannot hold with anything left in int8;
     SpecError for units that overlap, and numbers of evaluations or probes that are too small.
@@ -59,6 +59,8 @@ def keep_within(
     plain = search.evaluate(())
     if plain.held:
         return search.outcome((), plain)
+    if not search.left:  # whatever probes would say, nothing could be tried
+        raise search.spent()
     search.find_harm(plain, probe)
     return search.outcome(*search.shrink(*search.grow(plain)))
 
@@ -149,7 +151,7 @@ class _Search:
             if trial.held:
                 return kept, trial
         if not self.left:
-            raise self.failure(f"after {self.evaluations} evaluations none is left")
+            raise self.spent()
         if self.evaluate(self.units).held:
             raise self.failure("they hold only with nothing left in int8")
         raise self.failure("they do not even hold with every layer in higher precision")
@@ -205,6 +207,10 @@ class _Search:
             tuple(self.trials),
             self.probed,
         )
+
+    def spent(self) -> BudgetError:
+        """Return the error for a search whose evaluations did not suffice."""
+        return self.failure(f"after {self.evaluations} evaluation{'s' * (self.evaluations > 1)} none is left")
 
     def failure(self, why: str) -> BudgetError:
         """Return the error, with the trial that came nearest."""

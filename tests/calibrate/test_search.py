@@ -150,9 +150,13 @@ def test_budgets_that_do_not_hold_in_higher_precision_either_are_told_apart():
 
 def test_evaluations_that_run_out_are_an_error():
     network = Network(even(6, 3.0))
-    with pytest.raises(BudgetError, match="after 1 evaluations none is left") as caught:
+    with pytest.raises(BudgetError, match="after 1 evaluation none is left") as caught:
         network.search(evaluations=1)
     assert len(caught.value.history) == len(network.measured) == 1
+    assert network.probed == [], "what cannot be tried needs no probe"
+    with pytest.raises(BudgetError, match="after 2 evaluations none is left"):
+        network.search(evaluations=2)
+    assert network.probed
 
 
 def test_an_int8_network_without_any_value_is_put_right():
