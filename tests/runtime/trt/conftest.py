@@ -1,0 +1,32 @@
+"""TensorRT at each of its versions, as its recorded surface has it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from networks import tiny_graph
+from tensorrt_fake import fake
+
+from emadeploy.runtime.trt.library import Library, load_library
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Library]]:
+    """Return a function that installs a fake version ('tensorrt-8.6') and loads it as the product does."""
+
+    def install(version: str, **world: Any) -> Library:
+        module = fake(version, **world)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        load_library.cache_clear()
+        return load_library(module.__name__)
+
+    yield install
+    load_library.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a graph of a backbone, a product of CTAL and a head."""
+    return tiny_graph(tmp_path_factory.mktemp("tiny")).path
