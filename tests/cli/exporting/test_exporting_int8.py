@@ -10,6 +10,8 @@ from emadeploy.calibrate.recipe import load_recipe
 from emadeploy.cli.exporting import int8 as int8_module
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.contract.manifest import Manifest
+from emadeploy.evaluate.run import evaluate
+from emadeploy.runtime import load
 
 KEPT = "heads.depth.0.conv1/Conv"
 TARGETS = ("openvino-int8", "onnxruntime-int8")
@@ -56,6 +58,18 @@ def test_keeping_everything_leaves_no_error_and_plain_int8_some(int8, told):
         assert everything[task] < 1e-4
     assert set(int8.measure(frozenset(), told)) == {"semseg", "depth", "normals"}
     assert int8.parity()["semseg"]["agreement"] < 100
+
+
+def test_what_is_judged_is_what_was_built(int8, told):
+    """The metrics of a search's result are those of the artifact that ships, measured as anybody would."""
+    int8.build(frozenset({KEPT}))
+    judged = int8.measure(frozenset({KEPT}), told)
+    int8.close()
+    with load(int8.artifact) as perception:
+        record = evaluate(lambda frame: perception(frame).maps, told, perception.spec.tasks)
+    assert judged == record["tasks"]
+    assert KEPT in Manifest.read(int8.judged).calibration["kept"]
+    assert judged != int8.measure(frozenset(), told)
 
 
 def test_the_start_is_reported_with_the_frames(int8, lines, frames):
