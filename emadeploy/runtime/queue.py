@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Protocol
 
@@ -23,6 +24,27 @@ class Slot(Protocol):
 
     def wait(self) -> Answers:
         """Return the answers, which belong to the caller, when they are there. Raises DeviceError."""
+
+
+class CalledSlot:
+    """A place in an engine that knows no more than to run one frame: the thread of ``worker`` does that.
+
+    Several slots share one ``worker``: a frame may wait there while another runs.
+    """
+
+    def __init__(self, worker: ThreadPoolExecutor, run: Callable[[Inputs], Answers]) -> None:
+        self._worker, self._run = worker, run
+        self._future: Future[Answers] | None = None
+
+    def start(self, inputs: Inputs) -> None:
+        """Have ``inputs`` run when those before them are done."""
+        self._future = self._worker.submit(self._run, inputs)
+
+    def wait(self) -> Answers:
+        """Return the answers, or raise what running them raised."""
+        assert self._future is not None, "wait before start"
+        future, self._future = self._future, None
+        return future.result()
 
 
 class Job:

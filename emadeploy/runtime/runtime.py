@@ -19,8 +19,10 @@ from emadeploy.contract.outputs import TaskOutputs, decode
 from emadeploy.contract.preprocess import UInt8, check_frame, preprocess, to_rgb
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.runtime.backends import opener
+from emadeploy.runtime.capture import as_source
 from emadeploy.runtime.machine import usable_cores
 from emadeploy.runtime.session import Array, Session, check_manifest
+from emadeploy.runtime.stream import Stages, Stream
 
 
 def load(
@@ -95,6 +97,39 @@ class Runtime:
             "decode": 1e3 * (decoded - inferred),
         }
         return TaskOutputs(stamp, timings=timings, **maps)
+
+    def stream(self, source: object, *, drop: str | None = None, order: str = "rgb", on_error: str = "raise") -> Stream:
+        """Return the answers of ``source``, in order, while capture, preprocessing, inference and decoding overlap.
+
+        >>> for result in perception.stream("camera:0"):                    # doctest: +SKIP
+        ...     steer(result.depth, result.stamp)
+
+        ``source`` is an iterable of frames or of (stamp, frame), a source of :mod:`emadeploy.robotics.sources`, or
+        the text that names one: a file, a folder, 'camera:0', 'rtsp://...'. A frame must not change once it is given.
+
+        ``drop`` is 'oldest', the default for live sources: the newest frame waits, older ones are dropped and counted,
+        and results are never older than about two inference times however slow the loop is; or 'none', the default
+        for all others: every frame is answered, and a slow loop makes the source wait.
+
+        ``on_error`` is 'raise': a frame that fails raises its error in its turn, after the results before it, and so
+        ends the loop; or 'skip': it is logged, counted, and the loop goes on. `Stream.answers` gives frames, results
+        and errors side by side. A live source that is lost is opened again for half a minute, which is logged.
+
+        ``timings`` of each result holds milliseconds for 'capture' (with the wait for the camera), the stages of a
+        call, and the 'wait' between them: all but 'capture' add up to its age. ``stats`` of the stream counts frames.
+
+        Leaving the loop in any way ends the stream and its threads. Raises SpecError for a source, ``drop`` or
+        ``on_error`` that makes no sense, and whatever opening the source raises.
+        """
+        opened = as_source(source, order)
+        stages = Stages(
+            check_open=self._open_session,
+            preprocess=lambda frame: self._inputs(frame, order),
+            open_queue=getattr(self._session, "queue", None),
+            run=self._infer,
+            decode=self._decoded,
+        )
+        return Stream(stages, opened, drop=drop, on_error=on_error)
 
     def raw(self, frame: UInt8, *, order: str = "rgb") -> dict[str, Array]:
         """Return what the engine answers for ``frame``, by task name, before any decoding: for parity and study.
