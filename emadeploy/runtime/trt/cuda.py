@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 try:
     from cuda.bindings import driver
-except ModuleNotFoundError:  # before 12.6.2
+except ModuleNotFoundError:  # older than 12.8
     import cuda.cuda as driver
 
 from emadeploy.contract.errors import DeviceError
@@ -82,7 +84,7 @@ class CudaPython:
 
     def allocate_pinned(self, size: int) -> tuple[Any, Bytes]:
         address = int(_call("cuMemHostAlloc", size, 0))
-        return address, np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+        return address, np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def free_pinned(self, memory: Any) -> None:
         _call("cuMemFreeHost", memory)
@@ -142,11 +144,8 @@ def _words(status: Any) -> str:
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    for name in ("cuda-bindings", "cuda-python"):
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
+    # cuda-python is an empty package over cuda-bindings, which torch brings alone; before 12.8 it was the code itself.
+    for package in ("cuda-bindings", "cuda-python"):
+        with suppress(PackageNotFoundError):
+            return version(package)
     return "unknown"

@@ -22,7 +22,7 @@ class Device:
 
     - ``name``: as NVIDIA's driver has it, on a Jetson that of the board, which says how much memory and power it has.
     - ``compute_capability``: '8.7'.
-    - ``driver``: version of the driver, '580.159.04'; on a Jetson that of Linux for Tegra, '36.4.4', which it is part of.
+    - ``driver``: version of the driver, '580.159.04'; on a Jetson that of Linux for Tegra, '36.4.4'.
     - ``cuda``: the newest CUDA that the driver runs, '12.6'.
     - ``memory_bytes``: of the GPU; on a Jetson it is the machine's.
     """
