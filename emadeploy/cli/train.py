@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,12 +31,19 @@ def command(
         Path | None, typer.Option("--from", help="Start from this checkpoint's weights, of any image size.")
     ] = None,
     backbone: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from these ImageNet weights of the HRNet backbone.")
+        Path | None, typer.Option(metavar="FILE", help="Start from these ImageNet weights of the backbone.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (mixed).")] = "fp32",
-    devices: Annotated[int, typer.Option(help="Devices to train on.")] = 1,
-    workers: Annotated[int, typer.Option(help="Processes that load data.")] = 0,
-    validate_every: Annotated[int, typer.Option(help="Epochs between validations.")] = 1,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16 (mixed) [default: the recipe's].")] = None,
+    devices: Annotated[int, typer.Option(help="Devices to train on, of each node.")] = 1,
+    nodes: Annotated[int, typer.Option(help="Machines that train together; start each with torchrun.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that load data, per device.")] = 0,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Epochs between validations [default: the recipe's].")
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Choose the best by delta_m over this `eval --json`.")
+    ] = None,
+    on_corrupt: Annotated[str, typer.Option(help="What to do with frames that cannot be read: fail or skip.")] = "fail",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
 ) -> None:
@@ -44,26 +53,33 @@ def command(
     from emadeploy.data.source import held_out
 
     with requires("training", "train"):
-        from emadeploy.train.fit import Run, fit
+        from emadeploy.train.fit import fit
+        from emadeploy.train.keeper import Interrupted
+        from emadeploy.train.run import Run
 
-    spec = _override(zoo.load_spec(model), size, epochs, batch, learning_rate)
+    recipe = {"epochs": epochs, "batch_size": batch, "learning_rate": learning_rate}
+    spec = _override(zoo.load_spec(model), size, {**recipe, "precision": precision, "validate_every": validate_every})
     val_data = val_data or held_out(data)
-    output = output or Path("runs") / spec.name
     run = Run(
         spec,
-        output,
+        output or Path("runs") / spec.name,
         data,
         val_data,
         steps=steps,
         seed=seed,
-        precision=precision,
         devices=devices,
+        nodes=nodes,
         workers=workers,
         start_from=start_from,
         backbone=backbone,
-        validate_every=validate_every,
+        baseline=baseline,
+        on_corrupt=on_corrupt,
     )
-    fit(run, _open(data, "train"), _open(val_data, "val"), resume=resume)
+    try:
+        fit(run, _open(data, "train"), _open(val_data, "val"), resume=resume)
+    except Interrupted as stopped:
+        print(f"emadeploy: {stopped}", file=sys.stderr)
+        raise typer.Exit(130) from None
 
 
 def _open(data: str, split: str) -> Dataset:
@@ -75,10 +91,8 @@ def _open(data: str, split: str) -> Dataset:
         return open_data(data, split=split, workers=usable_cores(), progress=report)
 
 
-def _override(
-    spec: ModelSpec, size: str | None, epochs: int | None, batch: int | None, learning_rate: float | None
-) -> ModelSpec:
-    asked: dict[str, Any] = {"epochs": epochs, "batch_size": batch, "learning_rate": learning_rate}
+def _override(spec: ModelSpec, size: str | None, asked: Mapping[str, Any]) -> ModelSpec:
+    """Return ``spec`` with what the command line asks for in place of its own; None is not asked for."""
     recipe = replace(spec.train, **{name: value for name, value in asked.items() if value is not None})
     spec = replace(spec, train=recipe)
     if size is not None:

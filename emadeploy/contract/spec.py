@@ -13,6 +13,7 @@ from typing import Any
 
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.plain import as_list, as_mapping, is_a, known_fields, make, one_of, require, spec_path, to_plain
+from emadeploy.contract.recipe import TrainSpec
 from emadeploy.contract.tasks import CLASS_SETS, KINDS, Rgb, TaskKind, spread_palette
 
 NETWORKS = ("emanet", "m_emanet", "stl", "hps")
@@ -191,30 +192,6 @@ class CtalSpec:
         with spec_path("ctal"):
             one_of("form", self.form, CTAL_FORMS)
             require(0 <= self.gamma <= 1, f"gamma {self.gamma} is not between 0 and 1")
-
-
-@dataclass(frozen=True)
-class TrainSpec:
-    """The training recipe: Adam, cosine schedule, losses by :attr:`weighting` ('scalarization' | 'uncertainty')."""
-
-    epochs: int = 200
-    batch_size: int = 8
-    learning_rate: float = 1e-4
-    weight_decay: float = 1e-4
-    schedule: str = "cosine"
-    warm_restart_epochs: int = 25
-    weighting: str = "scalarization"
-    horizontal_flip: bool = True
-
-    def __post_init__(self) -> None:
-        with spec_path("train"):
-            for name in ("epochs", "batch_size", "warm_restart_epochs"):
-                value = getattr(self, name)
-                require(isinstance(value, int) and value > 0, f"{name} {value!r} is not a positive int")
-            require(self.learning_rate > 0, f"learning_rate {self.learning_rate} is not positive")
-            require(self.weight_decay >= 0, f"weight_decay {self.weight_decay} is negative")
-            one_of("schedule", self.schedule, ("cosine", "cosine_warm_restarts"))
-            one_of("weighting", self.weighting, ("scalarization", "uncertainty"))
 
 
 @dataclass(frozen=True)

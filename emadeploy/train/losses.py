@@ -1,23 +1,36 @@
 """The losses of EMA-Net, one per task kind, and how they add up (EMA_NET: "Tasks, losses, metrics").
 
-Legend: B batch, C channels, H x W image. Every loss is a mean over the valid pixels of the whole batch, and exactly
-zero, with zero gradient, where no pixel is valid.
+Legend: B batch, C channels, H x W image. Every loss is a mean over the valid pixels of the whole batch, that of all
+processes together, and exactly zero, with zero gradient, where no pixel is valid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own habit
 
 from emadeploy.contract.spec import TaskSpec
+from emadeploy.train import processes
 
 #: Labels that no loss and no metric looks at.
 IGNORE = 255
 #: Share of the positives in the balanced edge loss.
 EDGE_POSITIVE_WEIGHT = 0.95
+
+
+class Weights(NamedTuple):
+    """What each pixel's loss of one task counts: ``per_pixel`` (B, H, W) sums to about 1, or to 0 without any truth.
+
+    With several processes they are those of the whole batch, times the number of processes: the mean over the
+    processes, which is what their gradients become, is the mean over all valid pixels. ``has_truth`` is 0 or 1.
+    """
+
+    per_pixel: Tensor
+    has_truth: Tensor
 
 
 def task_loss(raw_BCHW: Tensor, truth: Tensor, kind: str) -> Tensor:
@@ -26,51 +39,63 @@ def task_loss(raw_BCHW: Tensor, truth: Tensor, kind: str) -> Tensor:
     Truth: labels, edges and saliency int64 (B, H, W) with 255 ignored; depth (B, 1, H, W), 0 invalid; normals
     (B, 3, H, W) unit vectors, 0 invalid.
     """
-    return _LOSSES[kind](raw_BCHW, truth)
+    return _weighted(raw_BCHW, truth, kind, pixel_weights(truth, kind))
 
 
-def _mean_over(valid: Tensor, loss: Tensor) -> Tensor:
-    return (loss * valid).sum() / valid.sum().clamp(min=1)
+def valid_pixels(truth: Tensor, kind: str) -> Tensor:
+    """Return which pixels have a truth, bool (B, H, W)."""
+    if kind in ("depth", "normals"):
+        return (truth != 0).any(dim=1)
+    return truth != IGNORE
+
+
+def pixel_weights(truth: Tensor, kind: str) -> Weights:
+    """Return what the pixels of one task count, from its truth alone."""
+    valid_BHW = valid_pixels(truth, kind)
+    sums = [valid_BHW.sum()]
+    if kind == "saliency":
+        sums.append(((truth == 1) & valid_BHW).sum())
+    count, *salient = processes.total(torch.stack(sums).to(torch.float32)).unbind()
+    map_BHW = valid_BHW * (processes.count() / count.clamp(min=1))
+    if kind == "edge":
+        map_BHW = map_BHW * torch.where(truth == 1, EDGE_POSITIVE_WEIGHT, 1 - EDGE_POSITIVE_WEIGHT)
+    if kind == "saliency":
+        # Each of the two classes weighs what the share of the other one is.
+        salient_share = salient[0] / count.clamp(min=1)
+        map_BHW = map_BHW * torch.where(truth == 1, 1 - salient_share, salient_share)
+    return Weights(map_BHW, count.clamp(max=1))
+
+
+def _weighted(raw_BCHW: Tensor, truth: Tensor, kind: str, weights: Weights) -> Tensor:
+    loss_BHW = _PIXEL_LOSSES[kind](raw_BCHW, truth)
+    return (loss_BHW * weights.per_pixel.to(loss_BHW.dtype)).sum()
 
 
 def _cross_entropy(raw_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
-    loss_BHW = F.cross_entropy(raw_BCHW, label_BHW, ignore_index=IGNORE, reduction="none")
-    return _mean_over((label_BHW != IGNORE).to(loss_BHW.dtype), loss_BHW)
-
-
-def _balanced_cross_entropy(raw_BCHW: Tensor, label_BHW: Tensor) -> Tensor:
-    """Cross-entropy of two classes, each weighted by the share of the other one among the valid pixels."""
-    valid_BHW = label_BHW != IGNORE
-    salient_share = ((label_BHW == 1) & valid_BHW).sum() / valid_BHW.sum().clamp(min=1)
-    weight_BHW = torch.where(label_BHW == 1, 1 - salient_share, salient_share) * valid_BHW
-    loss_BHW = F.cross_entropy(raw_BCHW, label_BHW, ignore_index=IGNORE, reduction="none")
-    return _mean_over(valid_BHW.to(loss_BHW.dtype), loss_BHW * weight_BHW)
+    return F.cross_entropy(raw_BCHW, label_BHW, ignore_index=IGNORE, reduction="none")
 
 
 def _absolute(raw_B1HW: Tensor, depth_B1HW: Tensor) -> Tensor:
-    return _mean_over((depth_B1HW != 0).to(raw_B1HW.dtype), (raw_B1HW - depth_B1HW).abs())
+    return (raw_B1HW - depth_B1HW).abs()[:, 0]
 
 
 def _one_minus_dot(raw_B3HW: Tensor, normal_B3HW: Tensor) -> Tensor:
-    valid_BHW = (normal_B3HW != 0).any(dim=1).to(raw_B3HW.dtype)
-    dot_BHW = (F.normalize(raw_B3HW, dim=1) * normal_B3HW).sum(dim=1)
-    return _mean_over(valid_BHW, 1 - dot_BHW)
+    return 1 - (F.normalize(raw_B3HW, dim=1) * normal_B3HW).sum(dim=1)
 
 
 def _edge(raw_B1HW: Tensor, edge_BHW: Tensor) -> Tensor:
-    raw_BHW, target_BHW = raw_B1HW[:, 0], (edge_BHW == 1).to(raw_B1HW.dtype)
-    weight_BHW = torch.where(edge_BHW == 1, EDGE_POSITIVE_WEIGHT, 1 - EDGE_POSITIVE_WEIGHT)
-    loss_BHW = F.binary_cross_entropy_with_logits(raw_BHW, target_BHW, reduction="none")
-    return _mean_over((edge_BHW != IGNORE).to(raw_BHW.dtype), loss_BHW * weight_BHW)
+    target_BHW = (edge_BHW == 1).to(raw_B1HW.dtype)
+    return F.binary_cross_entropy_with_logits(raw_B1HW[:, 0], target_BHW, reduction="none")
 
 
-_LOSSES = {
+#: Task kind -> the loss of every pixel, (B, H, W), whether it has a truth or not.
+_PIXEL_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "semseg": _cross_entropy,
     "human_parts": _cross_entropy,
     "depth": _absolute,
     "normals": _one_minus_dot,
     "edge": _edge,
-    "saliency": _balanced_cross_entropy,
+    "saliency": _cross_entropy,
 }
 
 
@@ -92,21 +117,26 @@ class MultiTaskLoss(nn.Module):
         )
 
     def forward(self, raw: Mapping[str, Tensor], truth: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total loss and, per task, the loss of the final prediction. A task without truth is left out."""
+        """Return the total loss and, per task, the loss of the final prediction.
+
+        A task that ``truth`` lacks is left out. One without a valid pixel in the whole batch adds nothing, and moves
+        nothing: not its learned weight either.
+        """
         final: dict[str, Tensor] = {}
         total = torch.zeros((), device=next(iter(raw.values())).device)
         for task in self.tasks:
             if task.name not in truth:
                 continue
             target = truth[task.name]
-            final[task.name] = task_loss(raw[task.name], target, task.kind)
-            initial = [task_loss(raw[name], target, task.kind) for name in initial_names(raw, task.name)]
+            weights = pixel_weights(target, task.kind)
+            final[task.name] = _weighted(raw[task.name], target, task.kind, weights)
+            initial = [_weighted(raw[name], target, task.kind, weights) for name in initial_names(raw, task.name)]
             loss = final[task.name] + (torch.stack(initial).mean() if initial else 0)
             if self.log_variances is None:
                 total = total + task.weight * loss
             else:
                 log_variance = self.log_variances[task.name]
-                total = total + 0.5 * torch.exp(-log_variance) * loss + 0.5 * log_variance
+                total = total + 0.5 * torch.exp(-log_variance) * loss + 0.5 * weights.has_truth * log_variance
         return total, final
 
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from emadeploy.contract.errors import DataError
 from emadeploy.contract.outputs import decode
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.metrics import Metrics
+from emadeploy.train import processes
+from emadeploy.train.averaging import RunningMean
 from emadeploy.train.batches import Batch
-from emadeploy.train.losses import MultiTaskLoss
+from emadeploy.train.losses import MultiTaskLoss, valid_pixels
+from emadeploy.train.pictures import Shown
+from emadeploy.train.schedule import rate_factor
+
+#: Frames of the validation data that pictures are made of.
+SHOWN = 4
+#: Names of frames in one message.
+_NAMED = 16
 
 
 class TrainingModule(lightning.LightningModule):
@@ -20,15 +31,37 @@ class TrainingModule(lightning.LightningModule):
 
     The length is given, because asking Lightning for it (``estimated_stepping_batches``) while the optimiser is made
     starts the loader before the state of a run that continues is there: it would give out another epoch's frames.
+
+    ``skip_corrupt``: whether frames that cannot be read are counted in ``corrupt``, or end the run.
     """
 
-    def __init__(self, model: nn.Module, spec: ModelSpec, steps: int) -> None:
+    def __init__(
+        self, model: nn.Module, spec: ModelSpec, steps: int, *, seed: int = 0, skip_corrupt: bool = False
+    ) -> None:
         super().__init__()
         self.model, self.spec, self.steps = model, spec, steps
+        self.seed, self.skip_corrupt = seed, skip_corrupt
         self.loss = MultiTaskLoss(spec.tasks, spec.train.weighting)
+        self.average = RunningMean(model, spec.train.ema_decay) if spec.train.ema_decay else None
         self.metrics = Metrics(spec.tasks)
         #: Metrics per task of the last validation.
         self.results: dict[str, dict[str, float]] = {}
+        #: What the last validation saw of its first frames.
+        self.shown: list[Shown] = []
+        #: Frames that could not be read, in words, each once.
+        self.corrupt: dict[str, None] = {}
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: that of the mean weights, where the recipe asks for it."""
+        return self.model if self.average is None else self.average.model
+
+    def train(self, mode: bool = True) -> TrainingModule:
+        """Switch between training and evaluation; frozen statistics stay as they are in both."""
+        super().train(mode)
+        if self.spec.train.batch_norm == "frozen":
+            processes.freeze_batch_norm(self.model)
+        return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the metrics with the trainer's state, so that a run that continues still knows them."""
@@ -38,45 +71,99 @@ class TrainingModule(lightning.LightningModule):
         """Take them back."""
         self.results = checkpoint.get("results", {})
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Return the total loss of one batch, and log it and each task's own."""
-        image_B3HW, truth = batch
-        total, per_task = self.loss(self.model(image_B3HW), truth)
-        if not torch.isfinite(total):
-            raise FloatingPointError(f"the loss is {total.item()} at step {self.global_step}")
-        self.log("loss", total, prog_bar=True)
-        self.log_dict({f"loss/{name}": loss for name, loss in per_task.items()}, prog_bar=True)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed what networks themselves draw (a timm backbone drops paths) by the position: no state to keep."""
+        place = [self.seed, self.current_epoch, batch_idx, processes.rank()]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the total loss of one batch, and log it and each task's own.
+
+        Raises DataError, in every process, for a loss that is not finite in one of them, and for a corrupt frame.
+        """
+        total, per_task = self.loss(self.model(batch.image), batch.truth)
+        problem = self._note_corrupt(batch)
+        if problem is None and not torch.isfinite(total):
+            problem = f"training stopped: the loss is {total.item()} at step {self.global_step}, {_describe(batch)}"
+        self._stop_for(problem)
+        size = len(batch.names)
+        self.log("loss", total, prog_bar=True, sync_dist=True, batch_size=size)
+        each = {f"loss/{name}": loss for name, loss in per_task.items()}
+        self.log_dict(each, prog_bar=True, sync_dist=True, batch_size=size)
         return total
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, and take the new weights into their mean."""
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self.model)
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self.metrics = Metrics(self.spec.tasks)
+        self.metrics, self.shown = Metrics(self.spec.tasks), []
 
-    def validation_step(self, batch: Batch, batch_index: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode every sample as the runtime would, and count its metrics."""
-        image_B3HW, truth = batch
-        raw = self.model(image_B3HW)
-        size = (image_B3HW.shape[2], image_B3HW.shape[3])
-        for sample in range(image_B3HW.shape[0]):
-            decoded = {t.name: decode(raw[t.name][sample].float().cpu().numpy(), t, size) for t in self.spec.tasks}
-            self.metrics.update(decoded, {name: _as_truth(target[sample]) for name, target in truth.items()})
+        # Not agreed with the other processes here: one may have a batch more. Lightning ends them all.
+        if problem := self._note_corrupt(batch):
+            raise DataError(problem)
+        raw = self.judged(batch.image)
+        size = self.spec.input.size
+        for index in range(len(batch.names)):
+            decoded = {t.name: decode(raw[t.name][index].float().cpu().numpy(), t, size) for t in self.spec.tasks}
+            truth = {
+                name: _as_truth(target[index])
+                for name, target in batch.truth.items()
+                if valid_pixels(target[index : index + 1], name).any()
+            }
+            self.metrics.update(decoded, truth)
+            if len(self.shown) < SHOWN and truth:
+                self.shown.append(Shown(batch.names[index], batch.image[index].cpu().numpy(), truth, decoded))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of all samples together."""
-        self.results = self.metrics.compute()
+        """Log the metrics of all samples of all processes together: their sums are added up, never their metrics."""
+        state = processes.total_array(self.metrics.state(), self.device)
+        self.results = Metrics.from_state(self.spec.tasks, state).compute()
         self.log_dict({f"{task}/{name}": value for task, row in self.results.items() for name, value in row.items()})
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam, and a cosine over the whole run (or warm restarts, doubling), stepped with every batch."""
+        """Adam, its rate set by :func:`rate_factor` for every step. Learned weights of losses do not decay."""
         recipe = self.spec.train
-        optimiser = torch.optim.Adam(self.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        schedule: torch.optim.lr_scheduler.LRScheduler
-        if recipe.schedule == "cosine":
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=self.steps)
-        else:
-            first = max(round(self.steps * recipe.warm_restart_epochs / recipe.epochs), 1)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimiser, T_0=first, T_mult=2)
+        groups = [{"params": list(self.model.parameters()), "weight_decay": recipe.weight_decay}]
+        if weights := list(self.loss.parameters()):
+            groups.append({"params": weights, "weight_decay": 0.0})
+        optimiser = torch.optim.Adam(groups, lr=recipe.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, recipe, self.steps))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _note_corrupt(self, batch: Batch) -> str | None:
+        """Count the batch's corrupt frames, or return the message that ends the run for them."""
+        if batch.corrupt and not self.skip_corrupt:
+            advice = "repair or remove its files, or go on without it: --on-corrupt skip"
+            return f"{batch.corrupt[0]}; {advice}"
+        self.corrupt.update(dict.fromkeys(batch.corrupt))
+        return None
+
+    def _stop_for(self, problem: str | None) -> None:
+        if problems := processes.messages(problem, self.device):
+            raise DataError("; ".join(problems))
+
+
+def _describe(batch: Batch) -> str:
+    """Return the frames of a batch in words, and which of them hold values that are no numbers."""
+    names = ", ".join(batch.names[:_NAMED]) + (" and more" if len(batch.names) > _NAMED else "")
+    maps = {"picture": batch.image, **batch.truth}
+    unfit = [
+        f"the {what} of {name}"
+        for index, name in enumerate(batch.names)
+        for what, map_BCHW in maps.items()
+        if not torch.isfinite(map_BCHW[index]).all()
+    ]
+    found = f"{', '.join(unfit)} holds values that are not finite" if unfit else "their files hold finite values alone"
+    return (
+        f"in the batch of frames {names}; {found}. Look at them with `emadeploy data check`, or lower "
+        "the learning rate, clip gradients (clip_norm), or train in fp32"
+    )
 
 
 def _as_truth(target: Tensor) -> Any:

@@ -15,8 +15,10 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 
 from emadeploy import __version__
 from emadeploy.contract.spec import ModelSpec
+from emadeploy.evaluate.delta import delta_m
 from emadeploy.evaluate.metrics import METRICS
 from emadeploy.train.module import TrainingModule
+from emadeploy.train.run import Run
 
 #: Warnings of Lightning and PyTorch that tell a user nothing: beginnings of their messages.
 _NOISE = (
@@ -31,6 +33,8 @@ _NOISE = (
     r"`isinstance\(treespec",
     # Lightning finds no Slurm command, no interactive shell and so on.
     r".*`srun` command is available",
+    # Every process has the same metrics: their sums were added up already.
+    r"It is recommended to use `self.log\(.*sync_dist=True\)`",
     # The trainer itself restores schedule and optimiser in this order.
     r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`",
 )
@@ -61,19 +65,20 @@ def progress_bars() -> list[Callback]:
 class Report(Callback):
     """Prints the lines of a run, in the process that is first of all."""
 
-    def __init__(self, spec: ModelSpec, data: str, precision: str) -> None:
-        self.spec, self.data, self.precision = spec, data, precision
+    def __init__(self, run: Run, data: str) -> None:
+        self.run, self.spec, self.data = run, run.spec, data
+        self.baseline = run.baseline_metrics()
         self.started_at = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Say what is trained on what, and with which versions."""
         assert isinstance(module, TrainingModule)
-        millions = sum(parameter.numel() for parameter in module.parameters()) / 1e6
+        recipe, millions = self.spec.train, sum(parameter.numel() for parameter in module.model.parameters()) / 1e6
         self._print(
             trainer,
             f"training {self.spec.name} ({self.spec.network}, {millions:.1f} M parameters) on {self.data}: "
-            f"steps {trainer.global_step} to {module.steps} of {self.spec.train.batch_size} "
-            f"frames, {self.precision} on {module.device}; "
+            f"steps {trainer.global_step} to {module.steps} of {recipe.batch_size * recipe.accumulate} "
+            f"frames, {recipe.precision} on {self._devices(module)}; "
             f"emadeploy {__version__}, torch {torch.__version__}, lightning {lightning.__version__}",
         )
 
@@ -81,7 +86,16 @@ class Report(Callback):
         """Print the primary metric of each task."""
         assert isinstance(module, TrainingModule)
         spent = time.monotonic() - self.started_at
-        self._print(trainer, f"step {module.global_step}, {spent:.0f} s: {in_words(module.results, self.spec)}")
+        gain = "" if self.baseline is None else f", delta_m {delta_m(module.results, self.baseline):+.2f} %"
+        lost = f", corrupt frames left out: {len(module.corrupt)}" if module.corrupt else ""
+        words = in_words(module.results, self.spec)
+        self._print(trainer, f"step {module.global_step}, {spent:.0f} s: {words}{gain}{lost}")
+
+    def _devices(self, module: TrainingModule) -> str:
+        if self.run.processes == 1:
+            return str(module.device)
+        statistics = self.spec.train.batch_norm
+        return f"{self.run.processes} x {module.device.type} (batch statistics {statistics})"
 
     def _print(self, trainer: lightning.Trainer, line: str) -> None:
         if trainer.is_global_zero:

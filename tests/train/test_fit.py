@@ -1,6 +1,7 @@
 """Runs: they learn, repeat themselves to the bit, survive being ended, and refuse what is not theirs."""
 
 import csv
+import dataclasses
 import json
 import math
 import signal
@@ -17,8 +18,13 @@ pytest.importorskip("lightning")
 
 from emadeploy import nets  # noqa: E402
 from emadeploy.contract.errors import ArtifactError, DataError, SpecError  # noqa: E402
+from emadeploy.contract.recipe import TrainSpec  # noqa: E402
 from emadeploy.train import fit as fit_module  # noqa: E402
-from emadeploy.train.fit import Run, error_of, fit  # noqa: E402
+from emadeploy.train import keeper as keeper_module  # noqa: E402
+from emadeploy.train.fit import fit  # noqa: E402
+from emadeploy.train.keeper import error_of  # noqa: E402
+from emadeploy.train.module import TrainingModule  # noqa: E402
+from emadeploy.train.run import Run  # noqa: E402
 
 
 @pytest.fixture
@@ -26,7 +32,8 @@ def make_run(tmp_path, make_spec):
     """Return a function that describes a run into tmp_path / name."""
 
     def make(name: str = "run", network: str = "hps", **options) -> Run:
-        recipe = {key: options.pop(key) for key in ("epochs", "learning_rate", "batch_size") if key in options}
+        fields = {field.name for field in dataclasses.fields(TrainSpec)}
+        recipe = {key: options.pop(key) for key in list(options) if key in fields}
         return Run(make_spec(network, **recipe), tmp_path / name, "made", "made", **options)
 
     return make
@@ -62,10 +69,7 @@ def stop_after(reads: int, error: BaseException | None = None):
 
 
 def test_a_frame_is_learnt(make_run, frames, monkeypatch):
-    lightning_trainer = fit_module.lightning.Trainer
-    monkeypatch.setattr(
-        fit_module.lightning, "Trainer", lambda **given: lightning_trainer(**{**given, "log_every_n_steps": 1})
-    )
+    monkeypatch.setattr(fit_module, "LOG_EVERY", 1)
     same = frames(24)
     monkeypatch.setattr(frames, "__getitem__", lambda self, index, read=frames.__getitem__: read(self, 0))
     run = make_run(epochs=1, batch_size=1, learning_rate=3e-3)
@@ -94,7 +98,7 @@ def test_lines_that_a_run_prints(make_run, frames, capsys):
 
 def test_best_has_the_smallest_error(make_run, frames, monkeypatch):
     errors = iter([5.0, 3.0, 4.0])
-    monkeypatch.setattr(fit_module, "error_of", lambda metrics: next(errors))
+    monkeypatch.setattr(keeper_module, "error_of", lambda metrics: next(errors))
     run = make_run(epochs=3)
     assert fit(run, frames(2), frames(1), progress=False) == run.output / "best"
     assert nets.read_checkpoint(run.output / "best").step == 2
@@ -144,7 +148,7 @@ def test_another_seed_gives_other_weights(make_run, frames):
 def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, monkeypatch, workers):
     whole, ended = make_run("whole", epochs=2, batch_size=1), make_run("ended", epochs=2, batch_size=1)
     fit(whole, frames(4), frames(1), progress=False)
-    monkeypatch.setattr(fit_module, "SAVE_EVERY_S", -1.0)
+    monkeypatch.setattr(keeper_module, "SAVE_EVERY_S", -1.0)
     with pytest.raises(Stopped):
         fit(ended, frames(4, stop_after(6)), frames(1), progress=False)  # inside the second epoch
     assert nets.read_checkpoint(ended.output / "last").step == 6
@@ -194,7 +198,8 @@ def test_data_without_any_task_of_the_model_is_refused(make_run, frames, tmp_pat
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"precision": "int8"}, "precision 'int8' is unknown; known: fp32, bf16, fp16"),
+        ({"devices": 3}, "a batch of 2 frames cannot be shared evenly by 3 devices; .* choose a multiple of 3 with"),
+        ({"on_corrupt": "ignore"}, "on_corrupt 'ignore' is unknown; known: fail, skip"),
         ({"devices": 0}, "devices 0 is not positive"),
         ({"steps": 0}, "steps 0 is not positive"),
         ({"backbone": Path("nowhere.pth")}, "backbone nowhere.pth is not a file"),
@@ -208,16 +213,17 @@ def test_a_run_that_makes_no_sense(make_run, options, message):
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(make_run, frames, monkeypatch):
     run = make_run(epochs=3, batch_size=1)
-    forward, calls = fit_module.TrainingModule.training_step, 0
+    forward, calls = TrainingModule.training_step, 0
 
-    def poisoned(module, batch, batch_index):
+    def poisoned(module, batch, batch_idx):
         nonlocal calls
         calls += 1
-        image, truth = batch
-        return forward(module, (image * math.nan if calls == 4 else image, truth), batch_index)
+        image = batch.image * math.nan if calls == 4 else batch.image
+        return forward(module, batch._replace(image=image), batch_idx)
 
-    monkeypatch.setattr(fit_module.TrainingModule, "training_step", poisoned)
-    with pytest.raises(DataError, match=r"training stopped: the loss is nan at step 3; .*last holds the state before"):
+    monkeypatch.setattr(TrainingModule, "training_step", poisoned)
+    says = r"the loss is nan at step 3, in the batch of frames (\d); the picture of \1 holds values that are not finite"
+    with pytest.raises(DataError, match=says):
         fit(run, frames(2), frames(1), progress=False)
     kept = nets.read_checkpoint(run.output / "last")
     assert kept.step == 2
@@ -264,7 +270,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from conftest import Frames
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.train.fit import Run, fit
+from emadeploy.train.fit import fit
+from emadeploy.train.run import Run
 import json
 reads = 0
 def on_read():

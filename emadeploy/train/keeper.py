@@ -1,0 +1,216 @@
+"""What a run keeps: `last/` and `best/`, and the trainer's state to continue from. Each outlives a kill at any moment.
+
+A save that fails (a full disk) leaves what was there before; weights that are not finite are never saved.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
+
+from emadeploy import nets
+from emadeploy.contract.errors import ArtifactError, DataError, EmadeployError
+from emadeploy.evaluate.delta import delta_m
+from emadeploy.evaluate.metrics import METRICS, TaskMetrics
+from emadeploy.train import processes
+from emadeploy.train.batches import Loader
+from emadeploy.train.module import TrainingModule
+from emadeploy.train.run import STATE, Run
+
+#: Seconds between two saves inside a long epoch.
+SAVE_EVERY_S = 600.0
+
+
+class Interrupted(EmadeployError):  # noqa: N818 - it was asked for
+    """The run was ended by Ctrl-C, everything saved; the message says how to continue."""
+
+
+class AtomicState(TorchCheckpointIO):
+    """Writes the trainer's state beside its place, brings it to disk, and moves it there."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Save; raises ArtifactError where that fails, the former state being as it was."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            with partial.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+class Keeper(Callback):
+    """Saves `last/` and the trainer's state after every epoch and every ten minutes, `best/` when it is better.
+
+    It also ends the run: after its steps, when validations no longer get better, or on Ctrl-C.
+    """
+
+    def __init__(self, run: Run, loader: Loader, steps: int) -> None:
+        self.run, self.loader, self.steps = run, loader, steps
+        self.judge = judge_of(run.baseline_metrics())
+        self.best, self.waited, self.saved_at = math.inf, 0, time.monotonic()
+        #: Optimiser steps at the last validation.
+        self.validated_at = -1
+        self.interrupted = False
+
+    def state_dict(self) -> dict[str, float]:
+        """Return what goes with the trainer's state."""
+        return {"best": self.best, "validated_at": self.validated_at, "waited": self.waited}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Take it back."""
+        self.best = state["best"]
+        self.validated_at, self.waited = int(state["validated_at"]), int(state.get("waited", 0))
+
+    @property
+    def has_waited_enough(self) -> bool:
+        """Whether too many validations in a row were no better than the best."""
+        patience = self.run.spec.train.early_stopping
+        return patience is not None and self.waited >= patience
+
+    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """A run that had ended early does not go on when it is resumed."""
+        trainer.should_stop = self.has_waited_enough
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to, between two steps of the optimiser."""
+        self.loader.position = trainer.current_epoch, batch_idx + 1
+        trainer.should_stop = module.global_step >= self.steps
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # the epoch's end saves; half a step's gradients are in no state
+        is_late = time.monotonic() - self.saved_at > SAVE_EVERY_S
+        if processes.anyone(is_late or self.interrupted, module.device):
+            self._save(trainer, module)
+        self._end_if_interrupted(trainer, module)
+
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Keep the best."""
+        assert isinstance(module, TrainingModule)
+        self.validated_at = module.global_step
+        error = self.judge(module.results)
+        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
+            self._save_weights(module, "last")  # the same weights, now with their metrics
+        self.waited = 0 if error < self.best else self.waited + 1
+        if error < self.best:
+            self.best = error
+            if trainer.is_global_zero:
+                self._save_weights(module, "best")
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Save, after the validation."""
+        self.loader.position = trainer.current_epoch + 1, 0
+        self._save(trainer, module)
+        trainer.should_stop = trainer.should_stop or self.has_waited_enough
+        self._end_if_interrupted(trainer, module)
+
+    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        """Save a run that ended inside an epoch."""
+        self._save(trainer, module)
+
+    def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        _check_finite(module)
+        self.saved_at = time.monotonic()
+        with self._advice():
+            trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
+        if trainer.is_global_zero:
+            self._save_weights(module, "last")
+
+    def _save_weights(self, module: TrainingModule, name: str) -> None:
+        _check_finite(module)
+        with self._advice():
+            nets.save_checkpoint(
+                self.run.output / name, module.judged, self.run.spec, step=module.global_step, metrics=module.results
+            )
+
+    @contextmanager
+    def _advice(self) -> Iterator[None]:
+        try:
+            yield
+        except ArtifactError as error:
+            raise ArtifactError(
+                f"training stopped: {error}. The checkpoints in {self.run.output} are those of the save before; "
+                "make room and continue with --resume"
+            ) from error
+
+    def _end_if_interrupted(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        if processes.anyone(self.interrupted, module.device):
+            raise Interrupted(
+                f"stopped at step {module.global_step} of {self.steps}; {self.run.output}/last holds it. "
+                "Continue with the same command and --resume"
+            )
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Let Ctrl-C, inside the block, end the run after the step at hand; a second one ends it at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals reach the main thread alone
+            return
+        before = signal.getsignal(signal.SIGINT)
+
+        def on_interrupt(number: int, frame: Any) -> None:
+            self.interrupted = True
+            # Not print: the signal may have come in the midst of one.
+            os.write(2, b"stopping after this step; press Ctrl-C again to stop at once\n")
+            signal.signal(signal.SIGINT, before)
+
+        signal.signal(signal.SIGINT, on_interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _check_finite(module: TrainingModule) -> None:
+    unfit = [
+        name
+        for name, tensor in module.state_dict().items()
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    if unfit:
+        raise DataError(
+            f"training stopped: at step {module.global_step} {len(unfit)} weights are not finite ({unfit[0]} ...), and "
+            "were not saved; lower the learning rate, clip gradients (clip_norm), or train in fp32"
+        )
+
+
+def judge_of(baseline: TaskMetrics | None) -> Callable[[TaskMetrics], float]:
+    """Return what gives each validation one number, smaller being better: :func:`error_of`, or less the gain over
+    ``baseline``."""
+    return error_of if baseline is None else lambda metrics: -delta_m(metrics, baseline)
+
+
+def error_of(metrics: Mapping[str, Mapping[str, float]]) -> float:
+    """Return one number to choose the best checkpoint by: the geometric mean over tasks of the primary metric's error.
+
+    Percentages count as 100 minus the value. The geometric mean needs no scales: as in delta_m, halving any task's
+    error counts the same.
+    """
+    logs = []
+    for task, row in metrics.items():
+        primary = METRICS[task][0]
+        value = row[primary.name]
+        logs.append(math.log(max(100.0 - value if primary.higher_is_better else value, 1e-9)))
+    return math.exp(sum(logs) / len(logs)) if logs else math.inf
