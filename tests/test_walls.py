@@ -35,6 +35,8 @@ BELOW_THE_FACE = {"contract", "runtime"}
 #: Packages that parts of the house never import, not even inside a function.
 HEAVY = {"torch", "lightning", "onnx", "onnxscript", "nncf", "timm"}
 LIGHT_PARTS = {"contract", "runtime", "evaluate", "bench", "serve", "robotics"}
+#: Folders of the runtime where the module 'x' may import the package 'x'.
+_FOREIGN = ("backends", "trt")
 #: Calibration works on graphs: the network has been left behind.
 WITHOUT_TORCH = {"torch", "lightning", "onnxscript", "timm"}
 
@@ -105,7 +107,7 @@ def _problem(own: str, name: str, target: str) -> str | None:
         light = root == "numpy" or root in sys.stdlib_module_names
         if own == "contract" and not light:
             return f"contract imports {root}; it has numpy alone"
-        if own == "runtime" and not light and name != f"emadeploy.runtime.backends.{root}":
+        if own == "runtime" and not light and name not in (f"emadeploy.runtime.{part}.{root}" for part in _FOREIGN):
             return f"runtime imports {root}; only the backend of that name may"
         refused = HEAVY if own in LIGHT_PARTS else WITHOUT_TORCH if own == "calibrate" else ()
         return f"{own} imports {root}" if root in refused else None
@@ -150,6 +152,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         ("contract/outputs.py", "import scipy.ndimage"),
         ("runtime/runtime.py", "def late():\n    import torch"),
         ("runtime/runtime.py", "import onnxruntime"),
+        ("runtime/trt/record.py", "import pycuda.driver"),
+        ("runtime/trt/library.py", "def late():\n    import tensorrt"),
+        ("runtime/trt/compiling.py", "from emadeploy.build import audit"),
         ("runtime/runtime.py", "from emadeploy import nets"),
         ("runtime/backends/onnxruntime.py", "from ...evaluate import metrics"),
         ("evaluate/metrics.py", "import torch"),
@@ -188,9 +193,11 @@ class Wall(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Wall())
 import emadeploy, emadeploy.contract, emadeploy.robotics, emadeploy.runtime, emadeploy.runtime.backends
-for package in (emadeploy.contract, emadeploy.robotics, emadeploy.runtime):
+import emadeploy.runtime.trt
+for package in (emadeploy.contract, emadeploy.robotics, emadeploy.runtime, emadeploy.runtime.trt):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if module.name.split(".")[-1] not in {"cuda", "pycuda"}:  # each imports the package of its name
+            importlib.import_module(module.name)
 print(emadeploy.__file__)
 """
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emadeploy.contract.errors import ArtifactError, BuildError, DeviceError, SpecError
+from emadeploy.contract.errors import ArtifactError, BackendMissing, BuildError, DeviceError, SpecError
 from emadeploy.contract.manifest import TARGETS, Manifest, file_digest
 from emadeploy.runtime.blobs import blob_key
 from emadeploy.runtime.machine import jetson_model
@@ -72,7 +72,8 @@ def artifact_manifest(folder: Path) -> Manifest:
 def engine_key(manifest: Manifest, library: Library, options: Options) -> tuple[EngineKey, Device | None]:
     """Return the key of the engine that ``options`` ask for, and the GPU that it is for; ``None`` ahead of time.
 
-    Raises DeviceError where a GPU is needed and none is here, or ``library`` cannot build for GPUs that are not.
+    Raises DeviceError where a GPU is needed and none is here, or ``library`` cannot build for GPUs that are not;
+    BackendMissing where nothing is installed that could look for one.
     """
     source = manifest.files[manifest.engine_file].sha256
     if options.compute_capabilities:
@@ -84,10 +85,10 @@ def engine_key(manifest: Manifest, library: Library, options: Options) -> tuple[
         return EngineKey(library.name, library.version_text, source, options.compute_capabilities), None
     try:
         device = here()
-    except DeviceError as error:
+    except (DeviceError, BackendMissing) as error:
         if not library.builds_ahead:
             raise
-        raise DeviceError(f"{error}. Without one, build ahead of time: --compute-capability 8.9") from None
+        raise type(error)(f"{error}. Without a GPU, build ahead of time: --compute-capability 8.9") from None
     return EngineKey.here(library, source, device), device
 
 
