@@ -1,7 +1,7 @@
 """The multi-task gain: how much better, in percent, one network is than another, over all its tasks.
 
 ``delta_m = 100/T * sum_t (-1)^{l_t} (M_t - S_t) / S_t``, with ``l_t = 1`` where lower is better: Maninis et al.,
-Attentive Single-Tasking of Multiple Tasks, CVPR 2019.
+Attentive Single-Tasking of Multiple Tasks, CVPR 2019. Where both sides have edges judged by odsF, that stands for them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from emadeploy.contract.errors import DataError, SpecError
-from emadeploy.evaluate.metrics import METRICS, Metric, TaskMetrics
+from emadeploy.evaluate.metrics import METRICS, ON_REQUEST, Metric, TaskMetrics
 
 OVER = ("primary", "mean")
 
@@ -35,7 +35,10 @@ def task_gains(metrics: TaskMetrics, baseline: TaskMetrics, over: str = "primary
     for mine, others, whose in ((metrics, baseline, "the baseline"), (baseline, metrics, "the evaluation")):
         missing = [task for task in mine if task not in others]
         if missing:
-            raise DataError(f"{whose} has no task {', '.join(missing)}; the gain needs the same tasks on both sides")
+            raise DataError(
+                f"{whose} has no task {', '.join(missing)}: the evaluation has {', '.join(metrics) or 'none'}, the "
+                f"baseline {', '.join(baseline) or 'none'}; the gain needs the same tasks on both sides"
+            )
     if not metrics:
         raise DataError("there is no task to compare")
     return {task: _task_gain(task, metrics, baseline, over) for task in metrics}
@@ -44,7 +47,9 @@ def task_gains(metrics: TaskMetrics, baseline: TaskMetrics, over: str = "primary
 def _task_gain(task: str, metrics: TaskMetrics, baseline: TaskMetrics, over: str) -> float:
     if task not in METRICS:
         raise DataError(f"task {task!r} is unknown; known: {', '.join(METRICS)}")
-    chosen = METRICS[task][:1] if over == "primary" else tuple(m for m in METRICS[task] if m.in_mean)
+    requested = tuple(m for m in ON_REQUEST.get(task, ()) if m.name in metrics[task] and m.name in baseline[task])
+    every = METRICS[task][:1] if over == "primary" else tuple(m for m in METRICS[task] if m.in_mean)
+    chosen = requested or every
     gains = [_gain(metric, _value(metrics, task, metric), _value(baseline, task, metric), task) for metric in chosen]
     return sum(gains) / len(gains)
 

@@ -43,16 +43,29 @@ def read_record(path: Path) -> dict[str, Any]:
     return record
 
 
+def check_same_data(baseline: Mapping[str, Any], data: str, frames: int) -> None:
+    """Raise DataError where the record ``baseline`` was not measured on ``frames`` frames of ``data``."""
+    if frames != baseline.get("frames") or not _same_data(data, str(baseline.get("data"))):
+        theirs, ours = f"{baseline.get('frames')} frames of {baseline.get('data')}", f"{frames} frames of {data}"
+        raise DataError(f"the baseline was measured on {theirs}, this on {ours}; the gain needs the same data")
+
+
 def with_gain(record: Mapping[str, Any], baseline: Mapping[str, Any], over: str = "primary") -> dict[str, Any]:
     """Return ``record`` with its gain over ``baseline``, another record of the same data.
 
     Adds ``delta_m``, ``delta_m_over`` and ``gains`` (per task), percent. Raises DataError where the two were measured
     on other data, or as :func:`emadeploy.evaluate.delta.task_gains` does.
     """
-    mine, others = (f"{r.get('frames')} frames of {r.get('data')}" for r in (record, baseline))
-    if record["frames"] != baseline.get("frames") or not _same_data(record["data"], str(baseline.get("data"))):
-        raise DataError(f"the baseline was measured on {others}, this on {mine}; the gain needs the same data")
+    check_same_data(baseline, record["data"], record["frames"])
     gains = task_gains(record["tasks"], baseline["tasks"], over)
+    for task in gains:
+        # Records of earlier versions do not say.
+        ours, theirs = (r.get("task_frames", {}).get(task) for r in (record, baseline))
+        if ours != theirs and None not in (ours, theirs):
+            raise DataError(
+                f"the baseline's {task} was measured on {theirs} frames of {baseline['data']}, this one's on {ours} of "
+                f"{record['data']}; the gain needs the same data"
+            )
     total = delta_m(record["tasks"], baseline["tasks"], over)
     return {**record, "delta_m": total, "delta_m_over": over, "gains": gains}
 

@@ -24,11 +24,19 @@ Progress = Callable[[int, int], None]
 
 
 def evaluate(
-    predict: Predict, dataset: Dataset, tasks: Sequence[TaskSpec], progress: Progress | None = None
+    predict: Predict,
+    dataset: Dataset,
+    tasks: Sequence[TaskSpec],
+    progress: Progress | None = None,
+    edges: str = "f1",
 ) -> dict[str, Any]:
     """Return the record of an evaluation: ``{"schema", "data", "frames": n, "tasks": {task: {metric: value}}}``.
 
-    A task that the data has no truth for is absent. Raises DataError where that leaves none, or there is no frame.
+    A task that the data has no truth for is absent there. Beside it, ``task_frames`` says how many frames had a truth
+    for each task, 0 among them, and ``per_class`` the IoU, percent, by task and class name. ``edges`` says how edges
+    are judged: see :class:`emadeploy.evaluate.metrics.Metrics`.
+
+    Raises DataError where no task has a truth, or there is no frame; SpecError and BackendMissing as Metrics does.
     """
     wanted = [task.name for task in tasks]
     if not set(wanted) & set(dataset.tasks):
@@ -37,7 +45,7 @@ def evaluate(
         )
     if not len(dataset):
         raise DataError(f"{dataset.description} holds no frame")
-    metrics = Metrics(tasks)
+    metrics = Metrics(tasks, edges)
     for index in range(len(dataset)):
         sample = dataset[index]
         try:
@@ -46,4 +54,11 @@ def evaluate(
             raise DataError(f"{dataset.description}, frame {sample.name}: {error}") from None
         if progress is not None:
             progress(index + 1, len(dataset))
-    return {"schema": SCHEMA, "data": dataset.description, "frames": len(dataset), "tasks": metrics.compute()}
+    return {
+        "schema": SCHEMA,
+        "data": dataset.description,
+        "frames": len(dataset),
+        "tasks": metrics.compute(),
+        "task_frames": metrics.frames,
+        "per_class": metrics.per_class(),
+    }
