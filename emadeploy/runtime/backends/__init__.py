@@ -1,7 +1,7 @@
 """The engines that can run an artifact: a table of import strings, so that listing them imports nothing.
 
 Each module of this folder has the name of its engine and one public function, ``open_session``
-(:class:`emadeploy.runtime.session.OpenSession`).
+(:class:`emadeploy.runtime.session.OpenSession`); TensorRT for RTX shares that of TensorRT.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from emadeploy.runtime.session import OpenSession
 BACKENDS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.runtime.backends.onnxruntime:open_session", "onnxruntime", "onnxruntime"),
     "openvino": Guarded("emadeploy.runtime.backends.openvino:open_session", "openvino", "openvino"),
+    # They look for TensorRT when they open an engine, and for its GPU first.
+    "tensorrt": Guarded("emadeploy.runtime.backends.tensorrt:open_session", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": Guarded("emadeploy.runtime.backends.tensorrt:open_session", "tensorrt_rtx", "tensorrt-rtx"),
 }
 
 

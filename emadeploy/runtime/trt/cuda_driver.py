@@ -8,6 +8,7 @@ Streams, buffers, events and graphs are what the package has for them; nothing b
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 from functools import cache
@@ -151,12 +152,22 @@ def load_driver(package: str | None = None) -> Driver:
         driver = _load(name)
         if driver is not None:
             return driver
+    if not _has_driver():
+        raise DeviceError(NO_DRIVER)  # rather than have a package installed that has nothing to work with
     extra = {"pycuda": "pycuda", "cuda-python": "tensorrt"}[wanted or "cuda-python"]
     others = "" if wanted else " (or 'emadeploy[pycuda]', which is built here)"
     raise BackendMissing(
         f"memory of the GPU needs {wanted or 'pycuda or cuda-python'}, which is not installed: "
         f"pip install 'emadeploy[{extra}]'{others}"
     )
+
+
+def _has_driver() -> bool:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 @cache
