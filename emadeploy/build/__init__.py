@@ -31,18 +31,17 @@ BUILDERS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.build.onnxruntime:build", "onnxruntime", "onnxruntime"),
     "openvino": Guarded("emadeploy.build.openvino:build", "openvino", "openvino"),
     "tensorrt": Guarded("emadeploy.build.tensorrt:build", "onnx", "export"),
+    "tensorrt_rtx": Guarded("emadeploy.build.tensorrt:build", "onnx", "export"),
 }
-#: Targets of these engines that are not built yet.
-_LATER = ("trt-fp32", "trt-fp16")
 
 
 def targets() -> tuple[str, ...]:
     """Return the targets that this version builds, each for an engine that may or may not be installed here."""
-    return tuple(target for target, (engine, _) in TARGETS.items() if engine in BUILDERS and target not in _LATER)
+    return tuple(target for target, (engine, _) in TARGETS.items() if engine in BUILDERS)
 
 
-def builder(engine: str, target: str | None = None) -> Build:
-    """Return the function that builds artifacts of ``engine``, for ``target`` where one is given.
+def builder(engine: str) -> Build:
+    """Return the function that builds artifacts of ``engine``.
 
     Raises BuildError where this version builds none for them, BackendMissing where the engine's package is not
     installed.
@@ -50,7 +49,5 @@ def builder(engine: str, target: str | None = None) -> Build:
     found = BUILDERS.get(engine)
     if found is None:
         raise BuildError(f"engine {engine!r} is not in this version; it builds {', '.join(targets())}")
-    if target is not None and target not in targets():
-        raise BuildError(f"target {target!r} is not in this version; it builds {', '.join(targets())}")
     build: Build = found.load(f"building for engine {engine!r}")
     return build

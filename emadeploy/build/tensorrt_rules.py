@@ -7,43 +7,14 @@ breaks one, what is wrong with it, and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 
 import onnx
 from onnx import helper, numpy_helper
 
+from emadeploy.build import tensorrt_types as typed
 from emadeploy.build.graph import branch_of
+from emadeploy.build.tensorrt_graph import DEQUANTISE, QUANTISE, TYPES, Broken, Graph
 from emadeploy.contract.errors import BuildError
-
-_QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-_TYPES = onnx.TensorProto.DataType
-
-
-@dataclass
-class _Graph:
-    """The graph of ``model``: its nodes, its constants and who makes each tensor. ``kept``: nodes left in float."""
-
-    model: onnx.ModelProto
-    kept: Collection[str]
-    constants: dict[str, onnx.TensorProto] = field(init=False)
-    maker: dict[str, onnx.NodeProto] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
-        self.maker = {result: node for node in self.nodes() for result in node.output}
-
-    def nodes(self, *types: str) -> Iterator[onnx.NodeProto]:
-        """Yield the nodes of these types, without any of all."""
-        return (node for node in self.model.graph.node if not types or node.op_type in types)
-
-    def pair(self, tensor: str) -> onnx.NodeProto | None:
-        """Return the DequantizeLinear that makes ``tensor``; ``None`` where something else does."""
-        node = self.maker.get(tensor)
-        return node if node is not None and node.op_type == _DEQUANTISE else None
-
-
-#: What breaks a rule: the name of the node, what is wrong and what to do.
-Broken = tuple[str, str]
 
 
 def check_rules(model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
@@ -51,7 +22,7 @@ def check_rules(model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
 
     Raises BuildError that names the first node that breaks a rule, and how many more do.
     """
-    graph = _Graph(model, kept)
+    graph = Graph(model, kept)
     broken = [found for rule in RULES for found in rule(graph)]
     if broken:
         (node, what), more = broken[0], len(broken) - 1
@@ -60,34 +31,34 @@ def check_rules(model: onnx.ModelProto, kept: Collection[str] = ()) -> None:
         )
 
 
-def _integers(graph: _Graph) -> Iterator[Broken]:
+def _integers(graph: Graph) -> Iterator[Broken]:
     """The only integers are int8: uint8 is not taken, and the parser refuses int32, a quantised bias."""
-    for node in graph.nodes(_QUANTISE, _DEQUANTISE):
+    for node in graph.nodes(QUANTISE, DEQUANTISE):
         read = [graph.constants[name] for name in (node.input[0], *node.input[2:]) if name in graph.constants]
-        types = {tensor.data_type for tensor in read} - {_TYPES.INT8, _TYPES.FLOAT, _TYPES.FLOAT16}
-        if _TYPES.INT32 in types:
+        types = {tensor.data_type for tensor in read} - {TYPES.INT8, TYPES.FLOAT, TYPES.FLOAT16}
+        if TYPES.INT32 in types:
             yield node.name, "an int32 bias, which TensorRT's parser refuses: calibrate with biases in float"
         elif types:
-            found = _TYPES.Name(min(types)).lower()
+            found = TYPES.Name(min(types)).lower()
             yield node.name, f"integers of {found}; TensorRT multiplies int8 alone: calibrate with types: S8S8"
-        elif node.op_type == _QUANTISE and len(node.input) < 3:
+        elif node.op_type == QUANTISE and len(node.input) < 3:
             yield node.name, "no zero point, which means uint8; TensorRT multiplies int8 alone: give an int8 zero"
 
 
-def _zero_points(graph: _Graph) -> Iterator[Broken]:
-    for node in graph.nodes(_QUANTISE, _DEQUANTISE):
+def _zero_points(graph: Graph) -> Iterator[Broken]:
+    for node in graph.nodes(QUANTISE, DEQUANTISE):
         zero = graph.constants.get(node.input[2]) if len(node.input) > 2 else None
         if zero is not None and numpy_helper.to_array(zero).any():
             yield node.name, "a zero point that is not 0; TensorRT has none: calibrate with activations: symmetric"
 
 
-def _resizes(graph: _Graph) -> Iterator[Broken]:
+def _resizes(graph: Graph) -> Iterator[Broken]:
     for node in graph.nodes("Resize"):
         if graph.pair(node.input[0]):
             yield node.name, "Q/DQ right in front of a Resize, which runs in float: put it behind"
 
 
-def _extents(graph: _Graph) -> Iterator[Broken]:
+def _extents(graph: Graph) -> Iterator[Broken]:
     values = graph.model.graph
     for value in (*values.input, *values.value_info, *values.output):
         tensor = value.type.tensor_type
@@ -101,7 +72,7 @@ def _extents(graph: _Graph) -> Iterator[Broken]:
         )
 
 
-def _channels(graph: _Graph) -> Iterator[Broken]:
+def _channels(graph: Graph) -> Iterator[Broken]:
     """Scales of a convolution's weight count along its output channels, which are its axis 0."""
     for node in graph.nodes("Conv"):
         pair = graph.pair(node.input[1])
@@ -117,7 +88,7 @@ def _channels(graph: _Graph) -> Iterator[Broken]:
             )
 
 
-def _transposed(graph: _Graph) -> Iterator[Broken]:
+def _transposed(graph: Graph) -> Iterator[Broken]:
     for node in graph.nodes("ConvTranspose"):
         if any(map(graph.pair, node.input)):
             yield (
@@ -127,7 +98,7 @@ def _transposed(graph: _Graph) -> Iterator[Broken]:
             )
 
 
-def _products(graph: _Graph) -> Iterator[Broken]:
+def _products(graph: Graph) -> Iterator[Broken]:
     """Both sides of CTAL's products come from bytes: with one of them, TensorRT multiplies in float."""
     for node in graph.nodes("MatMul", "Gemm"):
         if branch_of(node.name) != "ctal" or node.name in graph.kept:
@@ -142,7 +113,7 @@ def _products(graph: _Graph) -> Iterator[Broken]:
 
 
 #: Every rule: yields what breaks it.
-RULES: tuple[Callable[[_Graph], Iterator[Broken]], ...] = (
+RULES: tuple[Callable[[Graph], Iterator[Broken]], ...] = (
     _integers,
     _zero_points,
     _resizes,
@@ -150,4 +121,9 @@ RULES: tuple[Callable[[_Graph], Iterator[Broken]], ...] = (
     _channels,
     _transposed,
     _products,
+    typed.operators,
+    typed.mixed,
+    typed.scales,
+    typed.wide,
+    typed.bytes_inside,
 )

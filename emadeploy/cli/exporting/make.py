@@ -34,7 +34,7 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     """
     target = parse_target(order.target)
     engine, precision = TARGETS[target]
-    build = builder(engine, target)
+    build = builder(engine)
     recipe = load_recipe(target, order.recipe).resolved() if precision == "int8" else None
     _check(order, target, recipe)
     source = open_source(name, size=order.size, untrained=order.untrained)
