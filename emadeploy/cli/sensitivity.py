@@ -42,7 +42,7 @@ def command(
 
     from rich.console import Console
 
-    from emadeploy.calibrate.heatmap import save
+    from emadeploy.contract.drawing import save
 
     for path in (json_file, picture):
         _check_place(path)

@@ -88,6 +88,50 @@ NYUV2_13 = (
     "window",
 )
 
+#: The 40 classes of Gupta, Arbelaez and Malik (CVPR 2013), in the order of their labels 1 to 40.
+NYUV2_40 = (
+    "wall",
+    "floor",
+    "cabinet",
+    "bed",
+    "chair",
+    "sofa",
+    "table",
+    "door",
+    "window",
+    "bookshelf",
+    "picture",
+    "counter",
+    "blinds",
+    "desk",
+    "shelves",
+    "curtain",
+    "dresser",
+    "pillow",
+    "mirror",
+    "floor mat",
+    "clothes",
+    "ceiling",
+    "books",
+    "refrigerator",
+    "television",
+    "paper",
+    "towel",
+    "shower curtain",
+    "box",
+    "whiteboard",
+    "person",
+    "night stand",
+    "toilet",
+    "sink",
+    "lamp",
+    "bathtub",
+    "bag",
+    "other structure",
+    "other furniture",
+    "other prop",
+)
+
 # The official train ids of Cityscapes, in order, with the benchmark's colours.
 _CITYSCAPES_19: dict[str, Rgb] = {
     "road": (128, 64, 128),
@@ -150,6 +194,7 @@ _PASCAL_PARTS_7 = ("background", "head", "torso", "upper arm", "lower arm", "upp
 #: Class sets a model.yml may name in place of a list: name -> (class names, palette).
 CLASS_SETS: dict[str, tuple[tuple[str, ...], tuple[Rgb, ...]]] = {
     "nyuv2-13": (NYUV2_13, spread_palette(13)),
+    "nyuv2-40": (NYUV2_40, spread_palette(40)),
     "cityscapes-19": (tuple(_CITYSCAPES_19), tuple(_CITYSCAPES_19.values())),
     "cityscapes-7": (tuple(_CITYSCAPES_7), tuple(_CITYSCAPES_7.values())),
     "pascal-21": (_PASCAL_21, spread_palette(21)),

@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 
 from emadeploy.calibrate.budgets import Budgets, parse_budgets
-from emadeploy.calibrate.heatmap import save
 from emadeploy.calibrate.sensitivity import SensitivityTable, sensitivity
 from emadeploy.calibrate.units import Unit
+from emadeploy.contract.drawing import save
 from emadeploy.contract.errors import CalibrationError, DataError, SpecError
 
 BUDGETS = parse_budgets(None, ("semseg", "depth"))
