@@ -105,6 +105,7 @@ class Judge:
 
     def holds_in_float(self, int8: Int8, source: Source, report: Report) -> bool:
         """Whether every budget holds for the graph of ``int8`` before it is quantised: is rounding what does harm?"""
+        int8.close()  # what was tried out last: done with, and its files are written anew where this says no
         reference = self.reference(source, int8.graph.model.task_names, int8.folder, report)
         record = self._evaluated(int8.in_float, "evaluating the graph in float32")
         return not self.budgets.over(reference["tasks"], record["tasks"])

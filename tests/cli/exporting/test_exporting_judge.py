@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("nncf")
+import onnx
+
 from emadeploy.calibrate.budgets import parse_budgets
 from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import load_recipe
@@ -118,6 +120,27 @@ def test_budgets_that_cannot_hold_show_the_nearest(source, graph, frames, told, 
     with pytest.raises(BudgetError, match="do not hold in int8"):
         judge.keep_within_budgets(int8_of(graph, frames, tmp_path), source, report)
     assert "nearest to the budgets" in capsys.readouterr().out
+
+
+def test_a_graph_that_breaks_a_budget_before_it_is_rounded_is_told_from_one_that_does_not(
+    source, graph, frames, told, tmp_path, report
+):
+    # As kernels that were left out: the graph is not quite the network.
+    model = onnx.load(graph.path)
+    [weight] = [tensor for tensor in model.graph.initializer if tensor.name == "heads.depth.0.conv1.weight"]
+    weight.CopyFrom(onnx.numpy_helper.from_array(1.2 * onnx.numpy_helper.to_array(weight), weight.name))
+    other = replace(graph, folder=tmp_path / "other")
+    other.folder.mkdir()
+    onnx.save(model, other.path)
+
+    exact, changed = int8_of(graph, frames, tmp_path / "a"), int8_of(other, frames, tmp_path / "b")
+    closed = []
+    changed.close = lambda: closed.append(True)
+    tight = judge_of(told, "semseg=0.1,depth=0.1%,normals=0.1deg")
+    assert tight.holds_in_float(exact, source, report)
+    assert not tight.holds_in_float(changed, source, report)
+    assert closed, "an engine that was tried out stays open, and its files are about to be written anew"
+    assert judge_of(told, "semseg=0.1,depth=1000%,normals=0.1deg").holds_in_float(changed, source, report)
 
 
 ROOMS = ModelSpec("made", "emanet", tuple(map(TaskSpec, ("depth", "normals"))), InputSpec(64, 96), data="rooms")
