@@ -24,18 +24,17 @@ _RING = ((0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1), (1, 0), (1, 1))
 def suppress(probability_HW: Array) -> Float64:
     """Return ``probability_HW`` with 0 where a pixel is no maximum across its edge; needs scipy.
 
-    Non-maximum suppression: the direction across the edge is that in which the smoothed map curves down most (an
-    eigenvector of its Hessian), and a pixel stays if it is not lower than both neighbours at distance 1 in that
-    direction, interpolated bilinearly.
+    Non-maximum suppression: the direction across the edge is that in which the smoothed map curves most (an eigenvector
+    of its Hessian), and a pixel stays if it is not lower than either neighbour at distance 1 in that direction,
+    interpolated bilinearly.
     """
     from scipy.ndimage import gaussian_filter, map_coordinates
 
     map_HW = np.asarray(probability_HW, np.float64)
-    along_y, along_x, mixed = (
-        gaussian_filter(map_HW, _SIGMA, order=order, mode="nearest") for order in ((2, 0), (0, 2), (1, 1))
-    )
-    # The axis of the larger eigenvalue is 0.5 atan2(2 Hxy, Hxx - Hyy) from x; the edge's profile has the smaller one.
-    across = 0.5 * np.arctan2(2 * mixed, along_x - along_y) + np.pi / 2
+    yy, xx, xy = (gaussian_filter(map_HW, _SIGMA, order=order, mode="nearest") for order in ((2, 0), (0, 2), (1, 1)))
+    # The axis of the larger eigenvalue lies at this angle from x. Where the sum of both is negative, on the crest, the
+    # smaller one is the larger curvature; on the slopes at its sides it is the larger one.
+    across = 0.5 * np.arctan2(2 * xy, xx - yy) + np.pi / 2 * (xx + yy < 0)
     rows, columns = np.nonzero(map_HW)
     step = np.array([np.sin(across[rows, columns]), np.cos(across[rows, columns])])
     here, values = np.array([rows, columns], np.float64), map_HW[rows, columns] * _SLACK
