@@ -16,7 +16,8 @@ from typing import Any
 
 from emadeploy import zoo
 from emadeploy.calibrate.budgets import Budget
-from emadeploy.contract.spec import ModelSpec, TaskSpec
+from emadeploy.contract.recipe import TrainSpec
+from emadeploy.contract.spec import CtalSpec, ModelSpec, TaskSpec
 from emadeploy.contract.tasks import KINDS
 from emadeploy.evaluate.metrics import METRICS, Metric
 
@@ -34,8 +35,11 @@ DATA = {
     "cityscapes": "Cityscapes as preprocessed for MTAN, 128 x 256",
     "pascal-context": "PASCAL-Context",
 }
-#: Data that `emadeploy train` reads today.
-TRAINABLE = {"rooms": "rooms:seed=1,count=2000", "nyuv2": "nyuv2:DIR"}
+#: Data that `emadeploy train` reads.
+TRAINABLE = {
+    "rooms": "rooms:seed=1,count=2000",
+    **{name: f"{name}:DIR" for name in ("nyuv2", "cityscapes", "pascal-context")},
+}
 SHAPES = {"semseg": "(H, W) class", "human_parts": "(H, W) class", "normals": "(H, W, 3)"}
 BETTER = {True: "higher", False: "lower"}
 
@@ -100,6 +104,8 @@ def _network(spec: ModelSpec, facts: Mapping[str, Any] | None) -> Iterator[str]:
         ("input", f"RGB, {size.height} x {size.width}, {_normalisation(spec)}; frames of any size are resized to it"),
         ("made for", DATA.get(spec.data, spec.data or "any data")),
     ]
+    if spec.ctal.stride != CtalSpec().stride:
+        rows.append(("CTAL", f"and the answers around it, at 1/{spec.ctal.stride} of the image instead"))
     if facts:
         rows.append(("parameters", f"{facts['parameters'] / 1e6:.2f} million"))
         if tuple(facts["input"]) != size.size:
@@ -257,16 +263,29 @@ def _measured_by(row: Mapping[str, Any]) -> str:
 def _recipe(spec: ModelSpec) -> Iterator[str]:
     recipe = spec.train
     weights = ", ".join(f"{task.name} {task.weight:g}" for task in spec.tasks)
-    learnt = f"learnt (homoscedastic uncertainty), from {weights}"
+    learnt = "learnt (homoscedastic uncertainty)"
+    rise = f", the rate rising over the first {recipe.warm_up_epochs:g}" if recipe.warm_up_epochs else ""
     rows = [
         ("optimiser", f"Adam, learning rate {recipe.learning_rate:g}, weight decay {recipe.weight_decay:g}"),
-        ("schedule", f"{recipe.schedule.replace('_', ' ')}, {recipe.epochs} epochs of batches of {recipe.batch_size}"),
+        (
+            "schedule",
+            f"{recipe.schedule.replace('_', ' ')}, {recipe.epochs} epochs of batches of {recipe.batch_size}{rise}",
+        ),
         ("task weights", learnt if recipe.weighting == "uncertainty" else weights),
-        ("augmentation", "horizontal flip" if recipe.horizontal_flip else "none"),
+        ("augmentation", ", ".join(_augmentation(recipe)) or "none"),
     ]
     yield "## Recipe"
     yield "What `emadeploy train` does unless told otherwise:"
     yield table(("", ""), rows)
+
+
+def _augmentation(recipe: TrainSpec) -> Iterator[str]:
+    if recipe.horizontal_flip:
+        yield "horizontal flip"
+    if recipe.random_scale > 1:
+        yield f"scale up to {recipe.random_scale:g}"
+    if recipe.colour_jitter:
+        yield f"colours by up to {recipe.colour_jitter:.0%}"
 
 
 def _licence(spec: ModelSpec, *, has_weights: bool) -> Iterator[str]:

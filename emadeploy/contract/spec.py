@@ -18,6 +18,7 @@ from emadeploy.contract.tasks import CLASS_SETS, KINDS, Rgb, TaskKind, spread_pa
 
 NETWORKS = ("emanet", "m_emanet", "stl", "hps")
 CTAL_FORMS = ("exact", "affinity")
+CTAL_STRIDES = (4, 8, 16, 32)
 #: Every extent of an image is a multiple of this: the coarsest map of the backbone is at 1/32.
 STRIDE = 32
 
@@ -183,15 +184,21 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class CtalSpec:
-    """Cross-Task Affinity Learning: ``form`` as computed ('exact' linear, or 'affinity' as published), ``gamma``."""
+    """Cross-Task Affinity Learning: ``form`` as computed ('exact' linear, or 'affinity' as published), ``gamma``.
+
+    ``stride``: pixels of the image per pixel of the map that it works on, 4 as published at first, 32 in the later
+    version's networks over transformers.
+    """
 
     form: str = "exact"
     gamma: float = 0.05
+    stride: int = 4
 
     def __post_init__(self) -> None:
         with spec_path("ctal"):
             one_of("form", self.form, CTAL_FORMS)
             require(0 <= self.gamma <= 1, f"gamma {self.gamma} is not between 0 and 1")
+            require(self.stride in CTAL_STRIDES, f"stride {self.stride!r} is unknown; known: 4, 8, 16, 32")
 
 
 @dataclass(frozen=True)

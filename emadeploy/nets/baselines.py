@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.blocks import Fuse, initialise
-from emadeploy.nets.hrnet import CHANNELS
-from emadeploy.nets.network import Network, build_backbone
+from emadeploy.nets.network import Backbone, Network, build_backbone
 
 
-def _heads(spec: ModelSpec) -> nn.ModuleDict:
-    return nn.ModuleDict({task.name: Fuse(CHANNELS, outputs=task.channels) for task in spec.tasks})
+def _heads(spec: ModelSpec, backbone: Backbone) -> nn.ModuleDict:
+    return nn.ModuleDict({task.name: Fuse(backbone.channels, outputs=task.channels) for task in spec.tasks})
 
 
 class SingleTask(Network):
@@ -23,7 +22,7 @@ class SingleTask(Network):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.backbones = nn.ModuleDict({task.name: build_backbone(spec) for task in spec.tasks})
-        self.heads = _heads(spec)
+        self.heads = _heads(spec, next(iter(self.backbones.values())))
         initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
@@ -37,7 +36,7 @@ class HardSharing(Network):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.backbone = build_backbone(spec)
-        self.heads = _heads(spec)
+        self.heads = _heads(spec, self.backbone)
         initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:

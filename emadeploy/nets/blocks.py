@@ -8,7 +8,7 @@ checkpoints, so renaming one breaks the loading of published weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -90,28 +90,37 @@ class Bottleneck(nn.Module):
         return functional.relu(out_BOHW + skip_BOHW)
 
 
-def concatenate_scales(feats: Sequence[Tensor]) -> Tensor:
-    """Resize all maps to the first and concatenate them: list of (B, C_s, H_s, W_s) -> (B, sum C_s, H_0, W_0)."""
-    size = feats[0].shape[-2:]
-    return torch.cat([resize(feat_BCHW, size) for feat_BCHW in feats], dim=1)
+def concatenate_scales(feats: Sequence[Tensor], scale: int = 0) -> Tensor:
+    """Bring all maps to the size of map ``scale`` and concatenate them: (B, C_s, H_s, W_s) -> (B, sum C_s, H, W).
+
+    Coarser maps are resized bilinearly, as published; finer ones, twice as large with each scale, averaged.
+    """
+    size = feats[scale].shape[-2:]
+    averaged = [functional.avg_pool2d(feat_BCHW, 2 ** (scale - finer)) for finer, feat_BCHW in enumerate(feats[:scale])]
+    return torch.cat([*averaged, *(resize(feat_BCHW, size) for feat_BCHW in feats[scale:])], dim=1)
 
 
 class Fuse(nn.Module):
-    """Concatenate four scales at the finest one and mix them: 1x1 conv with bias, BatchNorm, ReLU.
+    """Concatenate four scales and mix them: 1x1 conv with bias, BatchNorm, ReLU.
 
-    ``outputs`` appends a prediction layer (index 3 of ``last_layer``): that is the head of the baselines.
+    That happens at the size of map ``scale``: the finest, as published, unless told otherwise. ``outputs`` appends a
+    prediction layer (index 3 of ``last_layer``): that is the head of the baselines.
     """
 
-    def __init__(self, channels: Sequence[int], outputs: int | None = None) -> None:
+    def __init__(self, channels: Sequence[int], outputs: int | None = None, scale: int = 0) -> None:
         super().__init__()
-        total = sum(channels)
+        self.scale, total = scale, sum(channels)
         layers = [nn.Conv2d(total, total, 1), nn.BatchNorm2d(total), nn.ReLU()]
         if outputs is not None:
             layers.append(nn.Conv2d(total, outputs, 1))
         self.last_layer = nn.Sequential(*layers)
 
     def forward(self, feats: Sequence[Tensor]) -> Tensor:
-        return self.last_layer(concatenate_scales(feats))
+        return self.last_layer(concatenate_scales(feats, self.scale))
+
+
+class Initialised(nn.Module):
+    """Base of modules that have set all their weights themselves, by rules that are not ours."""
 
 
 @runtime_checkable
@@ -126,9 +135,9 @@ def initialise(module: nn.Module) -> None:
     """Give every convolution and linear layer under ``module`` He-normal weights (fan-in) and zero bias.
 
     BatchNorm keeps PyTorch's defaults, but for the last of each residual block: its scale starts at `RESIDUAL_SCALE`.
-    Modules with `OwnInitialisation` then have their say.
+    Modules with `OwnInitialisation` then have their say; what is `Initialised` stays as it is.
     """
-    for layer in module.modules():
+    for layer in _uninitialised(module):
         if isinstance(layer, BasicBlock):
             nn.init.constant_(layer.bn2.weight, RESIDUAL_SCALE)
         if isinstance(layer, Bottleneck):
@@ -142,6 +151,14 @@ def initialise(module: nn.Module) -> None:
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-    for layer in module.modules():
+    for layer in _uninitialised(module):
         if isinstance(layer, OwnInitialisation):
             layer.initialise_own()
+
+
+def _uninitialised(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield a module and all below it, but for what is `Initialised`."""
+    if not isinstance(module, Initialised):
+        yield module
+        for child in module.children():
+            yield from _uninitialised(child)

@@ -122,7 +122,7 @@ class Checkpoint:
         """
         state, spec = self.state_dict(), self.spec
         if size is not None and tuple(size) != spec.input.size:
-            state = resize_state_dict(state, spec.input.size, size)
+            state = resize_state_dict(state, spec.input.size, size, spec.ctal.stride)
             spec = replace(spec, input=replace(spec.input, height=size[0], width=size[1]))
         model = build(spec)
         fill(model, state, f"{self.path()} as model {spec.name!r} ({spec.network})")

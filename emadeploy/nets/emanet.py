@@ -12,25 +12,23 @@ from torch import Tensor, nn
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.blocks import Bottleneck, Fuse, initialise
 from emadeploy.nets.ctal import CTAL
-from emadeploy.nets.hrnet import CHANNELS
-from emadeploy.nets.network import Network, build_backbone, map_size, task_head
+from emadeploy.nets.network import Network, build_backbone, ctal_scale, map_size, task_head
 
-_FUSED = sum(CHANNELS)
 _INITIAL_PLANES = 64
 _INITIAL = _INITIAL_PLANES * Bottleneck.expansion
 
 
 class InitialHeads(nn.Module):
-    """Per task two bottlenecks, (B, 270, H, W) -> (B, 256, H, W), and a prediction made from them.
+    """Per task two bottlenecks, (B, inputs, H, W) -> (B, 256, H, W), and a prediction made from them.
 
     The features go on to CTAL; the predictions serve deep supervision only.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, inputs: int) -> None:
         super().__init__()
         self.layers = nn.ModuleDict(
             {
-                task.name: nn.Sequential(Bottleneck(_FUSED, _INITIAL_PLANES), Bottleneck(_INITIAL, _INITIAL_PLANES))
+                task.name: nn.Sequential(Bottleneck(inputs, _INITIAL_PLANES), Bottleneck(_INITIAL, _INITIAL_PLANES))
                 for task in spec.tasks
             }
         )
@@ -46,8 +44,9 @@ class EmaNet(Network):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.backbone = nn.Sequential(build_backbone(spec), Fuse(CHANNELS))
-        self.initial_task_prediction_heads = InitialHeads(spec)
+        backbone = build_backbone(spec)
+        self.backbone = nn.Sequential(backbone, Fuse(backbone.channels, scale=ctal_scale(spec)))
+        self.initial_task_prediction_heads = InitialHeads(spec, sum(backbone.channels))
         self.affinity_learning_module = CTAL(
             spec.task_names, _INITIAL, map_size(spec), gamma=spec.ctal.gamma, form=spec.ctal.form, fusion_name="fusion"
         )
@@ -55,7 +54,7 @@ class EmaNet(Network):
         initialise(self)
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
-        """Return raw maps: finals at 1/2 of the image, initial ones at 1/4 of it."""
+        """Return raw maps: initial ones of CTAL's size, by default 1/4 of the image, and finals twice as large."""
         feats = self.initial_task_prediction_heads(self.backbone(image_B3HW))
         distilled = self.affinity_learning_module(feats)
         maps = {task: head(distilled[task]) for task, head in self.heads.items()}

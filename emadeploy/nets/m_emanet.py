@@ -16,21 +16,20 @@ from torch import Tensor, nn
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.blocks import BasicBlock, Fuse, initialise, resize
 from emadeploy.nets.ctal import CTAL
-from emadeploy.nets.hrnet import CHANNELS
-from emadeploy.nets.network import Network, build_backbone, map_size, task_head
+from emadeploy.nets.network import Network, build_backbone, ctal_scale, map_size, task_head
 
-SCALES = range(len(CHANNELS))
-_COARSEST = len(CHANNELS) - 1
+SCALES = range(4)
+_COARSEST = SCALES[-1]
 
 
 class ScaleHeads(nn.Module):
     """Per task the features of one scale, and a prediction made from them (deep supervision only)."""
 
-    def __init__(self, spec: ModelSpec, scale: int) -> None:
+    def __init__(self, spec: ModelSpec, channels: Sequence[int], scale: int) -> None:
         super().__init__()
-        width = CHANNELS[scale]
+        width = channels[scale]
         # Every scale but the coarsest sees, beside the backbone's map, what the next coarser scale hands on.
-        inputs = width if scale == _COARSEST else width + CHANNELS[scale + 1]
+        inputs = width if scale == _COARSEST else width + channels[scale + 1]
         self.refinement = nn.ModuleDict(
             {task.name: nn.Sequential(BasicBlock(inputs, width), BasicBlock(width, width)) for task in spec.tasks}
         )
@@ -107,14 +106,15 @@ class MEmaNet(Network):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.backbone = build_backbone(spec)
+        channels = self.backbone.channels
         for scale in SCALES[1:]:
-            self.add_module(f"fpm_scale_{scale}", FeaturePropagation(spec.task_names, CHANNELS[scale]))
+            self.add_module(f"fpm_scale_{scale}", FeaturePropagation(spec.task_names, channels[scale]))
         for scale in SCALES:
-            self.add_module(f"scale_{scale}", ScaleHeads(spec, scale))
-        self.scale_fusion = nn.ModuleDict({task.name: Fuse(CHANNELS) for task in spec.tasks})
+            self.add_module(f"scale_{scale}", ScaleHeads(spec, channels, scale))
+        self.scale_fusion = nn.ModuleDict({task.name: Fuse(channels, scale=ctal_scale(spec)) for task in spec.tasks})
         self.ctal = CTAL(
             spec.task_names,
-            sum(CHANNELS),
+            sum(channels),
             map_size(spec),
             gamma=spec.ctal.gamma,
             form=spec.ctal.form,
@@ -135,7 +135,7 @@ class MEmaNet(Network):
         return refined
 
     def predict(self, image_B3HW: Tensor, *, auxiliary: bool) -> dict[str, Tensor]:
-        """Return raw maps: finals at 1/2 of the image, those of scale s at 1 / 2^(s+2) of it."""
+        """Return raw maps: finals of twice CTAL's size (1/2 of the image), those of scale s at 1 / 2^(s+2) of it."""
         refined = self._refine(self.backbone(image_B3HW))
         fused = {task: fuse([feats[task] for feats in refined]) for task, fuse in self.scale_fusion.items()}
         distilled = self.ctal(fused)

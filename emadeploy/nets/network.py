@@ -9,29 +9,39 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from emadeploy.contract.errors import FrameError, SpecError
+from emadeploy.contract.errors import FrameError
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.blocks import Bottleneck, resize
 from emadeploy.nets.ctal import CHANNELS as CTAL_CHANNELS
 from emadeploy.nets.ctal import CrossTaskAttention
 from emadeploy.nets.hrnet import HRNet
+from emadeploy.nets.timm_backbone import PREFIX, TimmBackbone
 
 MAP_STRIDE = 4
-"""Pixels of the image per pixel of the finest map, where CTAL works."""
+"""Pixels of the image per pixel of the finest map, where CTAL works as published."""
+
+Backbone = HRNet | TimmBackbone
+"""Image (B, 3, H, W) -> four maps at 1/4, 1/8, 1/16, 1/32, of ``channels`` channels."""
 
 
-def build_backbone(spec: ModelSpec) -> HRNet:
-    """Return the backbone that ``spec`` names, with random weights; raises SpecError where it is not available."""
-    if spec.backbone != "hrnet_w18_small_v2":
-        raise SpecError(
-            f"model {spec.name!r}: backbone {spec.backbone!r} is not available yet; use 'hrnet_w18_small_v2'"
-        )
+def build_backbone(spec: ModelSpec) -> Backbone:
+    """Return the backbone that ``spec`` names, with random weights.
+
+    Raises BackendMissing and SpecError as :class:`TimmBackbone` does.
+    """
+    if spec.backbone.startswith(PREFIX):
+        return TimmBackbone(spec.backbone.removeprefix(PREFIX), spec.input.size)
     return HRNet()
 
 
 def map_size(spec: ModelSpec) -> tuple[int, int]:
-    """Return the rows and columns of the finest feature map."""
-    return spec.input.height // MAP_STRIDE, spec.input.width // MAP_STRIDE
+    """Return the rows and columns of the map that CTAL works on."""
+    return spec.input.height // spec.ctal.stride, spec.input.width // spec.ctal.stride
+
+
+def ctal_scale(spec: ModelSpec) -> int:
+    """Return which of the backbone's maps has the size that CTAL works at: 0 for the finest, at 1/4 of the image."""
+    return (spec.ctal.stride // MAP_STRIDE).bit_length() - 1
 
 
 def task_head(outputs: int) -> nn.Sequential:
@@ -53,8 +63,12 @@ class Network(nn.Module):
         self.spec = spec
 
     def hrnets(self) -> dict[str, HRNet]:
-        """Return the backbones by module name: one, or one per task in `stl`."""
+        """Return the HRNets by module name: one, or one per task in `stl`; none over a backbone of timm."""
         return {name: module for name, module in self.named_modules() if isinstance(module, HRNet)}
+
+    def timm_backbones(self) -> dict[str, TimmBackbone]:
+        """Return the backbones of timm by module name, as :meth:`hrnets` does."""
+        return {name: module for name, module in self.named_modules() if isinstance(module, TimmBackbone)}
 
     def attentions(self) -> dict[str, CrossTaskAttention]:
         """Return CTAL's attention by module name: one in EMA-Net, none in the baselines."""

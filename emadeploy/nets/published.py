@@ -17,11 +17,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from emadeploy.contract.errors import ArtifactError, SpecError
+from emadeploy.contract.errors import ArtifactError
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.nets.build import build
 from emadeploy.nets.entries import fill
 from emadeploy.nets.network import Network
+from emadeploy.nets.timm_backbone import TimmBackbone
 
 CONTAINERS = ("state_dict", "model_state_dict", "model")
 """Keys under which training frameworks keep the state dict."""
@@ -52,15 +53,20 @@ def import_published(file: str | os.PathLike[str], spec: ModelSpec) -> Network:
 
 
 def load_backbone(model: Network, file: str | os.PathLike[str]) -> None:
-    """Give every HRNet of ``model`` the ImageNet weights in ``file`` (published names; see `import_published`).
+    """Give every backbone of ``model`` the ImageNet weights in ``file``.
+
+    Those of an HRNet in the published names (see `import_published`), those of a backbone of timm as timm reads them.
 
     Raises:
-        SpecError: the model has no HRNet.
-        ArtifactError: the file cannot be read, or holds something else than an HRNet-W18-Small-v2.
+        ArtifactError: the file cannot be read, or holds the weights of another network.
     """
+    if foreign := model.timm_backbones():
+        first = next(iter(foreign.values()))
+        donor = TimmBackbone(first.name, first.size, weights=file).state_dict()
+        for backbone in foreign.values():
+            backbone.load_state_dict(donor)
+        return
     hrnets = model.hrnets()
-    if not hrnets:
-        raise SpecError(f"model {model.spec.name!r} has no HRNet for the weights in {file}")
     entries = _without_wrapper(read_entries(file), next(iter(hrnets.values())).state_dict())
     kept = {name: tensor for name, tensor in entries.items() if not name.startswith(CLASSIFIER)}
     for hrnet in hrnets.values():

@@ -45,15 +45,18 @@ def resize_fusion(weight_PT33: Tensor, bias_P: Tensor, old_hw: Size, new_hw: Siz
     return channels[:, :-1].reshape(-1, T, 3, 3).contiguous(), channels[:, -1].contiguous()
 
 
-def resize_state_dict(state: Mapping[str, Tensor], old_size: Size, new_size: Size) -> dict[str, Tensor]:
+def resize_state_dict(
+    state: Mapping[str, Tensor], old_size: Size, new_size: Size, stride: int = MAP_STRIDE
+) -> dict[str, Tensor]:
     """Return the state dict of any network for images of ``new_size`` = (height, width) instead of ``old_size``.
 
-    Only the fusion weights change; the baselines have none and come back as they are.
+    ``stride`` is that of CTAL's map, pixels of the image per pixel of it. Only the fusion weights change; the
+    baselines have none and come back as they are.
 
     Raises:
         ArtifactError: the fusion weights do not belong to images of ``old_size``.
     """
-    old_hw, new_hw = ((height // MAP_STRIDE, width // MAP_STRIDE) for height, width in (old_size, new_size))
+    old_hw, new_hw = ((height // stride, width // stride) for height, width in (old_size, new_size))
     resized = dict(state)
     for name, weight_PT33 in state.items():
         layer, _, leaf = name.rpartition(".")

@@ -156,7 +156,7 @@ def starting_model(run: Run) -> nets.Network:
         checkpoint = nets.read_checkpoint(run.start_from)
         state, size = checkpoint.state_dict(), checkpoint.spec.input.size
         if size != run.spec.input.size:
-            state = nets.resize_state_dict(state, size, run.spec.input.size)
+            state = nets.resize_state_dict(state, size, run.spec.input.size, checkpoint.spec.ctal.stride)
         fill(model, state, f"{run.start_from} ({checkpoint.spec.name}) as model {run.spec.name!r}")
     elif run.backbone:
         nets.load_backbone(model, run.backbone)

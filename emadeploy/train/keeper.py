@@ -69,8 +69,8 @@ class Keeper(Callback):
         self.run, self.loader, self.steps = run, loader, steps
         self.judge = judge_of(run.baseline_metrics())
         self.best, self.waited, self.saved_at = math.inf, 0, time.monotonic()
-        #: Optimiser steps at the last validation.
-        self.validated_at = -1
+        #: Optimiser steps at the last save, and at the last validation.
+        self.saved_step, self.validated_at = -1, -1
         self.interrupted = False
 
     def state_dict(self) -> dict[str, float]:
@@ -127,12 +127,13 @@ class Keeper(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Save a run that ended inside an epoch."""
-        self._save(trainer, module)
+        if self.saved_step != module.global_step:
+            self._save(trainer, module)
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
         _check_finite(module)
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_step = time.monotonic(), module.global_step
         with self._advice():
             trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
         if trainer.is_global_zero:

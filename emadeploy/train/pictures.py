@@ -5,7 +5,6 @@ From left to right the frame, then the truth and the prediction of every task. B
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from PIL import Image
 
 from emadeploy.contract.colour import colourise
+from emadeploy.contract.drawing import png
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.contract.spec import ModelSpec, TaskSpec
 
@@ -49,7 +48,7 @@ class Pictures(Callback):
         sheet = contact_sheet(shown, self.spec)
         folder = self.output / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"step-{module.global_step:08d}.png").write_bytes(as_png(sheet))
+        (folder / f"step-{module.global_step:08d}.png").write_bytes(png(sheet))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("predictions", sheet, module.global_step, dataformats="HWC")
@@ -60,13 +59,6 @@ def contact_sheet(shown: Sequence[Shown], spec: ModelSpec) -> UInt8:
     rows = [np.hstack([_with_gap(picture) for picture in _row(frame, spec)]) for frame in shown]
     sheet: UInt8 = np.vstack(rows)
     return sheet
-
-
-def as_png(picture: UInt8) -> bytes:
-    """Return the picture (H, W, 3) RGB as the content of a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="png")
-    return file.getvalue()
 
 
 def _row(frame: Shown, spec: ModelSpec) -> list[UInt8]:
