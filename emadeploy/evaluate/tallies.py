@@ -155,7 +155,8 @@ class AngleTally:
     def compute(self) -> dict[str, float]:
         """Return ``mean`` and ``rmse`` (exact) and ``median``, degrees, and ``within_11_25`` and so on, percent.
 
-        The median is read off the histogram: at most ANGLE_BIN from the true one, which lies in the same bin.
+        The median is read off the histogram: at most ANGLE_BIN from the true one, which lies in the same bin. (Of an
+        even number of pixels, the lower of the two in the middle.)
         """
         below = np.cumsum(self.state[:-2])  # below[k]: pixels under the upper edge of bin k
         pixels = below[-1]

@@ -11,7 +11,7 @@ from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.contract.tasks import KINDS
 from emadeploy.evaluate.metrics import METRICS, TALLIES, Metrics
-from emadeploy.evaluate.tallies import angles_between
+from emadeploy.evaluate.tallies import ANGLE_BIN, LOG_FLOOR, angles_between
 
 SEMSEG = TaskSpec("semseg", channels=3)
 DEPTH = TaskSpec("depth")
@@ -92,22 +92,22 @@ def test_a_class_that_the_task_lacks_is_refused(predicted, truth, message):
         measure(SEMSEG, [[predicted]], [[truth]])
 
 
-def test_miou_agrees_with_torchmetrics():
-    torch = pytest.importorskip("torch")
-    classification = pytest.importorskip("torchmetrics.classification")
-    rng = np.random.default_rng(3)
-    predicted, truth = rng.integers(0, 6, (4, 20, 20)), rng.integers(0, 5, (4, 20, 20))
-    truth[rng.random(truth.shape) < 0.1] = 255
-    task = TaskSpec("semseg", channels=7)
-    metrics = Metrics([task])
-    for a, b in zip(predicted, truth, strict=True):
-        metrics.update({"semseg": a.astype(np.uint8)}, {"semseg": b.astype(np.uint8)})
-    arguments = torch.from_numpy(predicted), torch.from_numpy(truth)
-    jaccard = classification.MulticlassJaccardIndex(7, average="macro", ignore_index=255)(*arguments)
-    accuracy = classification.MulticlassAccuracy(7, average="micro", ignore_index=255)(*arguments)
-    assert metrics.compute()["semseg"] == pytest.approx(
-        {"miou": 100 * float(jaccard), "pixel_accuracy": 100 * float(accuracy)}, rel=1e-5
-    )
+def test_the_iou_of_each_class_has_its_name():
+    named = TaskSpec("semseg", class_names=("bed", "books", "ceiling", "chair"))
+    maps = ([[0, 1, 1, 2, 2]], [[0, 0, 1, 1, 255]])
+    for task, names in ((named, ("bed", "books", "ceiling")), (TaskSpec("semseg", channels=4), "012")):
+        metrics = Metrics([task, DEPTH])
+        assert metrics.per_class() == {}
+        metrics.update(*({"semseg": np.asarray(map_HW, np.uint8)} for map_HW in maps))
+        # The fourth class occurs nowhere; the third is never true.
+        assert metrics.per_class() == {"semseg": pytest.approx(dict(zip(names, (50, 100 / 3, 0), strict=True)))}
+
+
+def test_the_confusion_is_that_of_all_frames_and_not_a_mean_of_frames():
+    metrics = Metrics([SEMSEG])
+    for predicted, truth in (([[0, 0, 0, 0]], [[0, 0, 0, 1]]), ([[1]], [[1]])):
+        metrics.update({"semseg": np.asarray(predicted, np.uint8)}, {"semseg": np.asarray(truth, np.uint8)})
+    assert metrics.compute()["semseg"] == pytest.approx({"miou": (75 + 50) / 2, "pixel_accuracy": 80})
 
 
 # --- depth
@@ -119,6 +119,24 @@ def test_depth_by_hand():
     assert values["rel"] == pytest.approx((1 / 2 + 0 + 1) / 3)
     assert values["rmse"] == pytest.approx((2 / 3) ** 0.5)
     assert values["delta1"] == values["delta2"] == values["delta3"] == pytest.approx(100 / 3)
+
+
+def test_the_logarithm_of_depth_by_hand():
+    assert measure(DEPTH, [[2.0, 3.0]], [[1.0, 3.0]])["log_rmse"] == pytest.approx(np.log(2) / 2**0.5)
+    # No answer counts as LOG_FLOOR, and so does what is under it.
+    for guess in (0.0, 1e-5, LOG_FLOOR):
+        assert measure(DEPTH, [[guess]], [[1.0]])["log_rmse"] == pytest.approx(np.log(1000))
+
+
+def test_depth_under_zero_counts_as_zero():
+    assert measure(DEPTH, [[-3.0]], [[2.0]]) == measure(DEPTH, [[0.0]], [[2.0]])
+    assert measure(DEPTH, [[-3.0]], [[2.0]])["abs"] == 2
+
+
+def test_inverse_depth_is_judged_in_its_own_unit():
+    inverse = TaskSpec("depth", unit="inverse_depth", direction="nearer_is_larger")
+    values = measure(inverse, [[0.02, 0.3]], [[0.04, 0.2]])
+    assert (values["abs"], values["rel"]) == pytest.approx(((0.02 + 0.1) / 2, (0.5 + 0.5) / 2))
 
 
 def test_depth_thresholds_are_factors_to_either_side():
@@ -141,6 +159,7 @@ def test_normals_by_hand():
     values = measure(NORMALS, [[up, up, up, up]], [[up, diagonal, right, (0, 0, 0)]])
     assert values["mean"] == pytest.approx((0 + 45 + 90) / 3)
     assert values["median"] == pytest.approx(45, abs=0.011)
+    assert values["rmse"] == pytest.approx(((45**2 + 90**2) / 3) ** 0.5)
     assert values["within_11_25"] == values["within_22_5"] == values["within_30"] == pytest.approx(100 / 3)
 
 
@@ -174,13 +193,26 @@ def test_median_and_shares_agree_with_numpy():
     angles = angles_between(predicted, truth)
     values = measure(NORMALS, predicted, truth)
     assert values["mean"] == pytest.approx(angles.mean())
-    assert values["median"] == pytest.approx(np.median(angles), abs=0.02)
+    assert values["rmse"] == pytest.approx(np.sqrt(np.mean(angles**2)))
+    assert values["median"] == pytest.approx(np.median(angles), abs=ANGLE_BIN)
     assert values["within_22_5"] == pytest.approx(100 * np.mean(angles < 22.5))
 
 
-def test_normals_that_are_not_finite_are_refused():
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 180), min_size=1, max_size=40))
+def test_the_median_is_within_a_bin_of_the_true_one(degrees):
+    radians = np.radians(degrees)
+    predicted = np.stack([np.sin(radians), np.zeros_like(radians), np.cos(radians)], axis=-1)[None]
+    median = measure(NORMALS, predicted, np.broadcast_to((0, 0, 1), predicted.shape))["median"]
+    middle = np.sort(degrees)[(len(degrees) - 1) // 2]
+    assert median == pytest.approx(middle, abs=ANGLE_BIN + 1e-4)  # float32 moves angles by a little
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_normals_that_are_not_finite_are_refused(value):
     with pytest.raises(DataError, match=r"normals: .*not finite"):
-        measure(NORMALS, [[(np.nan, 0, 1)]], [[(0, 0, 1)]])
+        measure(NORMALS, [[(value, 0, 1)]], [[(0, 0, 1)]])
+    assert measure(NORMALS, [[(value, value, 1), (0, 0, 1)]], [[(0, 0, 0), (0, 0, 1)]])["mean"] == 0
 
 
 # --- edges and saliency
@@ -239,6 +271,49 @@ def test_without_a_valid_pixel_the_task_is_absent(task):
 
 def test_without_a_positive_pixel_there_is_no_f():
     assert measure(EDGE, [[0.5]], [[0]]) == {}
+    assert measure(SALIENCY, [[0.5]], [[0]]) == {}  # nor is half a task reported
+
+
+def test_saliency_has_255_thresholds_over_zero():
+    # One step apart, two values are two thresholds; what is 0 is found by none.
+    predicted, truth = np.array([[100, 101, 0]]) / 255, [[0, 1, 1]]
+    assert measure(SALIENCY, predicted, truth)["maxf"] == pytest.approx(100 * 1.3 * 0.5 / (0.3 + 0.5))
+    assert measure(SALIENCY, [[0.0, 0.0]], [[1, 1]])["maxf"] == 0
+
+
+def saliency(*frames: tuple[list, list]) -> dict[str, float]:
+    """Return the metrics of saliency of several frames."""
+    metrics = Metrics([SALIENCY])
+    for predicted, truth in frames:
+        maps = np.asarray([predicted], np.float32), np.asarray([truth], np.uint8)
+        metrics.update(*({"saliency": map_HW} for map_HW in maps))
+    return metrics.compute()["saliency"]
+
+
+def test_maxf_is_of_the_pixels_of_all_pictures():
+    # Together 3 of 4 that are found are right, and 3 of 3 are found.
+    values = saliency(([1, 1, 1], [1, 1, 1]), ([1], [0]))
+    assert values["maxf"] == pytest.approx(100 * 1.3 * 0.75 * 1 / (0.3 * 0.75 + 1))
+
+
+def test_the_iou_of_saliency_is_a_mean_over_pictures_at_one_threshold():
+    wide, narrow = ([0.8, 0.8, 0.3, 0.0], [1, 1, 0, 0]), ([0.3], [1])
+    # Over 0.3: (1 + 0) / 2; under it: (2/3 + 1) / 2.
+    assert saliency(wide, narrow)["miou"] == pytest.approx(100 * (2 / 3 + 1) / 2)
+    # Nothing salient and nothing found is right; ignored everywhere is no picture.
+    assert saliency(wide, ([0.1], [0]))["miou"] == pytest.approx(100 * (1 + 1) / 2)
+    assert saliency(wide, ([0.1], [255])) == saliency(wide)
+
+
+def test_the_thresholds_of_that_iou_are_left_by_what_is_on_them():
+    # 0.9, the last threshold, finds what is above it alone.
+    assert saliency(([0.9, 0.91], [0, 1]))["miou"] == 100
+    assert saliency(([0.9, 0.91], [1, 1]), ([0.21, 0.2], [1, 0]))["miou"] == 100
+    assert saliency(([0.2], [1]))["miou"] == 0
+
+
+def test_the_error_of_saliency_is_a_mean_over_pictures():
+    assert saliency(([0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0]), ([0.9], [1]))["mae"] == pytest.approx((0.5 + 0.1) / 2)
 
 
 def metrics_of(frames: list) -> Metrics:
