@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from emadeploy import runtime
 from emadeploy.cli.app import app
+from emadeploy.cli.exporting import make
+from emadeploy.cli.exporting.order import Order
 from emadeploy.contract.errors import BuildError, CalibrationError, EmadeployError, ExportError, SpecError
 from emadeploy.contract.manifest import Manifest
 
@@ -40,6 +42,17 @@ def test_from_a_name_to_maps(emadeploy_command: list[str], tmp_path: Path) -> No
     result = runtime.load(artifact)(np.full((40, 80, 3), 99, np.uint8))
     assert result.depth is not None
     assert result.depth.shape == (40, 80)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bound"), [([], 0.02), (["--basis-error", "5"], 0.05), (["--basis-error", "0.5"], 0.005)]
+)
+def test_the_basis_error_is_a_percentage(monkeypatch: pytest.MonkeyPatch, arguments: list[str], bound: float) -> None:
+    ordered: list[Order] = []
+    monkeypatch.setattr(make, "make_artifact", lambda name, order: ordered.append(order))
+    done = CliRunner().invoke(app, ["export", "emanet-rooms", "--ctal", "basis", *arguments])
+    assert done.exit_code == 0, done.output
+    assert [order.wanted.bound for order in ordered] == [pytest.approx(bound)]
 
 
 @pytest.mark.parametrize(
