@@ -33,11 +33,33 @@ def test_what_is_better_one_way_is_worse_the_other_way():
     assert delta_m(BETTER, BASE) > 0 > delta_m(BASE, BETTER)
 
 
+def test_odsf_stands_for_edges_where_both_have_it():
+    both, f1 = {"odsf": 60.0, "f1": 50.0}, {"f1": 25.0}
+    for over in ("primary", "mean"):
+        assert delta_m({"edge": both}, {"edge": {"odsf": 50.0, "f1": 40.0}}, over) == pytest.approx(20)
+        assert delta_m({"edge": both}, {"edge": f1}, over) == pytest.approx(100)
+        assert delta_m({"edge": f1}, {"edge": both}, over) == pytest.approx(-50)
+    with pytest.raises(DataError, match="edge: f1 is None"):
+        delta_m({"edge": {"odsf": 60.0}}, {"edge": f1})
+
+
+def test_metrics_that_were_added_later_leave_the_mean_as_it_was():
+    row = {"abs": 0.4, "rel": 0.2, "rmse": 0.9}
+    later = {**row, "log_rmse": 0.1, "delta1": 90.0}
+    assert delta_m({"depth": later}, {"depth": BASE["depth"]}, "mean") == pytest.approx(
+        delta_m({"depth": row}, {"depth": BASE["depth"]}, "mean")
+    )
+
+
 @pytest.mark.parametrize(
     ("metrics", "baseline", "message"),
     [
-        (BETTER, {"depth": BASE["depth"]}, "the baseline has no task semseg"),
-        ({"depth": BASE["depth"]}, BASE, "the evaluation has no task semseg"),
+        (
+            BETTER,
+            {"depth": BASE["depth"]},
+            "the baseline has no task semseg: the evaluation has semseg, depth, the baseline depth; .* the same tasks",
+        ),
+        ({"depth": BASE["depth"]}, BASE, "the evaluation has no task semseg: the evaluation has depth, the baseline"),
         ({}, {}, "no task to compare"),
         ({"speed": {}}, {"speed": {}}, "'speed' is unknown"),
         ({"depth": {"rel": 1.0}}, {"depth": BASE["depth"]}, "abs is None"),

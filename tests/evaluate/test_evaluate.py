@@ -45,6 +45,49 @@ def test_the_record_is_what_the_design_says():
     assert record["tasks"]["depth"]["rel"] == pytest.approx((1 + 1 / 2) / 2)
 
 
+def test_a_frame_without_a_truth_does_not_count_for_that_task():
+    class Partly(Frames):
+        tasks = ("depth", "semseg")
+
+        def __getitem__(self, index: int) -> Sample:
+            whole = super().__getitem__(index)
+            label = {"semseg": np.ones((2, 3), np.uint8)} if index == 0 else {}
+            return Sample(whole.name, whole.image, label if index == 2 else {**whole.truth, **label})
+
+    def predict(frame: np.ndarray) -> dict[str, np.ndarray]:
+        # Right in the first frame alone: labels of the others would show.
+        label = np.full(frame.shape[:2], 1 if frame[0, 0, 0] == 1 else 0, np.uint8)
+        return {**one_metre_too_far(frame), "semseg": label}
+
+    tasks = (TaskSpec("semseg", class_names=("wall", "floor")), *TASKS)
+    record = evaluate(predict, Partly(3), tasks)
+    assert record["frames"] == 3
+    assert record["task_frames"] == {"semseg": 1, "depth": 2, "edge": 0}
+    assert record["tasks"]["semseg"]["miou"] == 100
+    assert record["per_class"] == {"semseg": {"floor": 100}}
+    assert record["tasks"]["depth"]["rel"] == pytest.approx((1 + 1 / 2) / 2)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+
+
+def test_edges_are_judged_as_asked():
+    class Lines(Frames):
+        tasks = ("edge",)
+
+        def __getitem__(self, index: int) -> Sample:
+            truth = np.zeros((300, 400), np.uint8)
+            truth[100] = 1
+            return Sample("line", np.zeros((300, 400, 3), np.uint8), {"edge": truth})
+
+    def two_pixels_off(frame: np.ndarray) -> dict[str, np.ndarray]:
+        edge = np.zeros(frame.shape[:2], np.float32)
+        edge[102] = 0.9
+        return {"edge": edge}
+
+    assert list(evaluate(two_pixels_off, Lines(1), [TaskSpec("edge")])["tasks"]["edge"]) == ["f1"]
+    matched = evaluate(two_pixels_off, Lines(1), [TaskSpec("edge")], edges="odsf")["tasks"]["edge"]
+    assert matched["odsf"] == 100 > matched["f1"]
+
+
 def test_data_without_any_truth_for_the_network_is_refused():
     with pytest.raises(DataError, match="frames has no truth for edge; it has depth, normals"):
         evaluate(one_metre_too_far, Frames(2), [TaskSpec("edge")])

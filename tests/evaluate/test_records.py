@@ -3,7 +3,7 @@
 import pytest
 
 from emadeploy.contract.errors import DataError
-from emadeploy.evaluate.records import read_record, with_gain, write_record
+from emadeploy.evaluate.records import check_same_data, read_record, with_gain, write_record
 
 RECORD = {
     "schema": 1,
@@ -61,6 +61,24 @@ def test_a_baseline_of_other_data_is_refused():
     for change in ({"data": "rooms:seed=8,count=2,size=32x32 val"}, {"frames": 3}, {"data": None}):
         with pytest.raises(DataError, match=r"the baseline was measured on .*needs the same data"):
             with_gain(RECORD, {**BASELINE, **change})
+
+
+def test_both_sides_are_named():
+    other = {**BASELINE, "data": "nyuv2:/data val", "frames": 654}
+    expected = "measured on 654 frames of nyuv2:/data val, this on 2 frames of rooms:seed=7,count=2,size=32x32 val"
+    with pytest.raises(DataError, match=expected):
+        with_gain(RECORD, other)
+    with pytest.raises(DataError, match=expected):
+        check_same_data(other, RECORD["data"], RECORD["frames"])
+    check_same_data(BASELINE, RECORD["data"], RECORD["frames"])
+
+
+def test_a_baseline_of_other_truths_is_refused():
+    counted = {**RECORD, "task_frames": {"depth": 2, "semseg": 0}}
+    assert with_gain(counted, BASELINE)["delta_m"] == pytest.approx(20)  # an earlier version did not say
+    assert with_gain(counted, {**BASELINE, "task_frames": {"depth": 2}})["delta_m"] == pytest.approx(20)
+    with pytest.raises(DataError, match=r"the baseline's depth was measured on 1 frames of .*, this one's on 2 of"):
+        with_gain(counted, {**BASELINE, "task_frames": {"depth": 1}})
 
 
 def test_a_folder_may_lie_elsewhere():
