@@ -72,10 +72,13 @@ def measured(monkeypatch) -> list[tuple[frozenset[str], int]]:
 def test_every_section_is_measured_printed_written_and_drawn(measured, tmp_path: Path, capsys):
     sensitivity.command(None, "ort-int8", frames=2, json_file=tmp_path / "s.json", picture=tmp_path / "s.png")
     backbone, head = frozenset({"b/Conv"}), frozenset({"h/Conv"})
-    assert measured == [(frozenset(), 2), (head, 2), (backbone, 2), (backbone, 2), (head, 2)]
+    # Plain int8, nothing in it, each section alone in it, each section left out.
+    keeps = [frozenset(), backbone | head, head, backbone, backbone, head]
+    assert measured == [(keep, 2) for keep in keeps]
     record = json.loads((tmp_path / "s.json").read_text())
     assert (record["target"], record["data"], record["frames"]) == ("onnxruntime-int8", "made:up val, the first 2", 2)
     assert record["calibration"] == {"count": 9}
+    assert (record["plain"]["depth"], record["floor"]["depth"]) == pytest.approx((10.0, 0.0))
     assert [row["alone"]["depth"] for row in record["sections"]] == pytest.approx([0.0, 10.0])
     assert [row["without"]["depth"] for row in record["sections"]] == pytest.approx([10.0, 0.0])
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
@@ -84,7 +87,7 @@ def test_every_section_is_measured_printed_written_and_drawn(measured, tmp_path:
 
 def test_quick_leaves_out_the_second_number(measured, capsys):
     sensitivity.command(None, "openvino-int8", quick=True)
-    assert len(measured) == 3
+    assert len(measured) == 4
     assert "without" not in capsys.readouterr().out
 
 
