@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from emadeploy.contract.errors import ArtifactError, BackendMissing, SpecError, first_line
@@ -51,7 +52,7 @@ class TimmBackbone(Initialised):
     def __init__(self, name: str, size: tuple[int, int], weights: str | os.PathLike[str] | None = None) -> None:
         super().__init__()
         self.name, self.size = name, size
-        self.model = _create(name, size, weights)
+        self.model = _create(name, size, weights) if weights is None else _with_weights(name, size, weights)
         found = [int(reduction) for reduction in self.model.feature_info.reduction()]
         if not set(STRIDES) <= set(found):
             maps = ", ".join(f"1/{stride}" for stride in found)
@@ -69,6 +70,26 @@ class TimmBackbone(Initialised):
         maps = self.model(image_B3HW)
         feats = [maps[index] for index in self._chosen]
         return [feat.permute(0, 3, 1, 2) for feat in feats] if self._channels_last else feats
+
+
+def _with_weights(name: str, size: tuple[int, int], weights: str | os.PathLike[str]) -> nn.Module:
+    """Return the model with the weights of a file, having seen that the file sets them.
+
+    timm takes what fits and leaves the rest as it is: random. So what two readings do not agree on was not read.
+    """
+    models = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            models.append(_create(name, size, weights))
+    first, second = (dict(model.named_parameters()) for model in models)
+    unset = [entry for entry, tensor in first.items() if not torch.equal(tensor, second[entry])]
+    if unset:
+        raise ArtifactError(
+            f"{weights} does not hold the weights of timm model {name!r}: it leaves {len(unset)} of {len(first)} "
+            f"entries unset ({unset[0]} ...); take the file that timm names for this model"
+        )
+    return models[0]
 
 
 def _create(name: str, size: tuple[int, int], weights: str | os.PathLike[str] | None) -> nn.Module:

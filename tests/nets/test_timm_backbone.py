@@ -62,7 +62,8 @@ def asked(monkeypatch):
             raise TypeError("__init__() got an unexpected keyword argument 'img_size'")
         model = Pyramid(strides, layout)
         if options["pretrained"]:
-            model.load_state_dict(torch.load(options["pretrained_cfg_overlay"]["file"], weights_only=True))
+            stored = torch.load(options["pretrained_cfg_overlay"]["file"], weights_only=True)
+            model.load_state_dict(stored, strict=False)  # as timm does
         return model
 
     timm = ModuleType("timm")
@@ -140,9 +141,20 @@ def test_imagenet_weights_through_timm_itself(asked, make_spec, tmp_path):
         assert torch.equal(backbone.model.layers[2].weight, donor.layers[2].weight)
     assert asked[-1][1]["pretrained_cfg_overlay"] == {"file": str(file)}
 
+
+def test_imagenet_weights_of_another_model_are_refused(asked, make_spec, tmp_path):
+    """timm itself takes what fits and says nothing."""
+    file, model = tmp_path / "other.pth", nets.build(replace(make_spec("hps", size=SIZE), backbone="timm:window"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.save({"other": torch.zeros(1)}, file)
-    with pytest.raises(ArtifactError, match=r"window.pth cannot be loaded as timm model 'window': Error.* in loading"):
+    with pytest.raises(
+        ArtifactError, match=r"other.pth does not hold .* 'window': it leaves 8 of 8 entries unset \(lay"
+    ):
         nets.load_backbone(model, file)
+    torch.save({"layers.0.weight": torch.zeros(1)}, file)
+    with pytest.raises(ArtifactError, match=r"other.pth cannot be loaded as timm model 'window': Error"):
+        nets.load_backbone(model, file)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 # ---- refusals
