@@ -55,6 +55,9 @@ class CudaPython:
     def retain(self, index: int) -> Any:
         return _call("cuDevicePrimaryCtxRetain", _call("cuDeviceGet", index))
 
+    def release(self, index: int, context: Any) -> None:
+        _call("cuDevicePrimaryCtxRelease", _call("cuDeviceGet", index))
+
     def push(self, context: Any) -> None:
         _call("cuCtxPushCurrent", context)
 

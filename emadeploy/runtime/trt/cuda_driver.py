@@ -50,7 +50,7 @@ class CudaError(DeviceError):
 class Driver(Protocol):
     """CUDA's driver API. Every method raises CudaError where the call fails.
 
-    All but the first six, ``release`` and ``push`` need a current context: between ``push`` and ``pop``, on any thread.
+    All after ``push`` need a current context: they come between ``push`` and ``pop``, on any thread.
     """
 
     package: str
@@ -70,6 +70,9 @@ class Driver(Protocol):
 
     def retain(self, index: int) -> Any:
         """Return the primary context of a GPU, which torch, TensorRT and others in this process share."""
+
+    def release(self, index: int, context: Any) -> None:
+        """Give up what ``retain`` returned; the context ends when nobody in the process retains it."""
 
     def push(self, context: Any) -> None:
         """Make ``context`` the current one of this thread."""

@@ -12,7 +12,13 @@ from emadeploy.runtime.trt.cuda_driver import CudaError, Driver, load_driver
 
 _KERNEL_MODULE = Path("/proc/driver/nvidia/version")
 _NO_GPU = ("NO_DEVICE", "no CUDA-capable device", "no device")
-_OLD_DRIVER = ("SYSTEM_DRIVER_MISMATCH", "COMPAT_NOT_SUPPORTED", "STUB_LIBRARY", "driver mismatch", "stub library")
+_OLD_DRIVER = (
+    "SYSTEM_DRIVER_MISMATCH",
+    "COMPAT_NOT_SUPPORTED",
+    "STUB_LIBRARY",
+    "unsupported display driver",
+    "stub library",
+)
 _CPU_TARGETS = "export for a target that runs on the CPU: openvino-int8, onnxruntime-int8"
 
 

@@ -37,7 +37,7 @@ _MIB = 1 << 20
 class Gpu:
     """A GPU that this process uses: ``device`` says which, ``index`` which of several.
 
-    Its primary context is retained until the process ends, as TensorRT does too.
+    Its primary context is retained until the process ends, as TensorRT does too, and released after all arenas.
     """
 
     def __init__(self, driver: Driver, index: int) -> None:
@@ -45,6 +45,7 @@ class Gpu:
         self.driver = driver
         self.index = index
         self._context = driver.retain(index)
+        weakref.finalize(self, driver.release, index, self._context)
 
     @contextmanager
     def current(self) -> Iterator[None]:

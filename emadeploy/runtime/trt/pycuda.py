@@ -46,6 +46,10 @@ class PyCuda:
     def retain(self, index: int) -> Any:
         return _call("cuDevicePrimaryCtxRetain", _cu.Device(index).retain_primary_context)
 
+    def release(self, index: int, context: Any) -> None:
+        # Left to its destructor, it would be detached as if it were no primary context, with a warning on stderr.
+        _call("cuDevicePrimaryCtxRelease", context.detach)
+
     def push(self, context: Any) -> None:
         _call("cuCtxPushCurrent", context.push)
 
