@@ -19,12 +19,13 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from emadeploy.calibrate.placement import MOVES
 from emadeploy.contract.errors import CalibrationError
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 LARGEST = 65504.0
-#: Smaller ones are no normal float16: they have fewer bits, and engines may take them for 0.
-SMALLEST = 2.0**-14
+#: Smaller ones are no normal float16: they have fewer bits, and engines may take them for 0. They stand STEP apart.
+SMALLEST, STEP = 2.0**-14, 2.0**-24
 #: Largest share of its length that a constant may lose: twice what rounding takes from a value at the most.
 LOSS = 2.0**-10
 #: Opset of the first Q/DQ with float16, and the operators that changed in it without another meaning.
@@ -35,6 +36,8 @@ _WIDENED = {
 }
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 #: Their results have the type that an attribute says; they are small, and stay in float32.
+#: Of values that float16 holds they make values that it holds, and none that is larger.
+EXACT = (*MOVES, "Relu", "MaxPool", "Identity")
 _TYPED_BY_ATTRIBUTE = (
     *("Bernoulli", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomNormalLike", "RandomUniform"),
     "RandomUniformLike",
@@ -70,8 +73,10 @@ class FloatGraph:
         graph = inferred.graph
         values = (*graph.value_info, *graph.input, *graph.output)
         self.types = {value.name: value.type.tensor_type.elem_type for value in values}
+        self.shapes = {value.name: tuple(e.dim_value for e in value.type.tensor_type.shape.dim) for value in values}
         self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.types |= {name: tensor.data_type for name, tensor in self.constants.items()}
+        self.shapes |= {name: tuple(tensor.dims) for name, tensor in self.constants.items()}
         if HALF in self.types.values():
             raise CalibrationError("the graph has float16 tensors already; give the one in float32")
         self.pairs = {node.output[0]: node for node in self.model.graph.node if node.op_type == DEQUANTISE}

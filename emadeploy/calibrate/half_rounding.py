@@ -15,11 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from emadeploy.calibrate.half_graph import FLOAT, HALF
-from emadeploy.calibrate.placement import MOVES
-
-#: Of rounded values they make rounded values: no Cast is needed behind them.
-_EXACT = (*MOVES, "Relu", "MaxPool", "Identity")
+from emadeploy.calibrate.half_graph import EXACT, FLOAT, HALF
 
 
 def rounded(typed: onnx.ModelProto) -> onnx.ModelProto:
@@ -55,7 +51,7 @@ def rounded(typed: onnx.ModelProto) -> onnx.ModelProto:
                 attribute.i = FLOAT
         nodes.append(new)
         for index, name in enumerate(node.output):
-            exact = node.op_type in _EXACT and name not in late
+            exact = node.op_type in EXACT and name not in late
             if types.get(name) == HALF and not exact and name not in cut:
                 new.output[index] = f"{name}/exact"
                 nodes += _rounding(node.name, new.output[index], name)
