@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from emadeploy.contract.errors import DataError, FrameError
+from emadeploy.robotics.frame import Frame
 from emadeploy.robotics.save import save_outputs
 from emadeploy.robotics.sources import Source
 from emadeploy.runtime import Runtime
+from emadeploy.runtime.answers import Answer
+
+#: The stages of a frame whose times are told; they overlap, so that frames come faster than their sum says.
+STAGES = ("preprocess", "inference", "decode")
 
 
 @dataclass
@@ -39,7 +44,8 @@ def process(
 
     A frame that cannot be read, or that the artifact does not take, is told to ``on_bad``, kept in the summary and
     passed over. Raises DeviceError or ArtifactError where the engine fails, DataError where the disk refuses, and
-    FrameError where no frame of the source can fit. ``on_frame`` is told how many of how many frames are behind.
+    FrameError where no frame of the source can fit. ``on_frame`` is told how many of how many frames are behind. Of a
+    live source frames may be dropped, and it goes on until it is lost or the program is interrupted.
     """
     summary = Summary()
 
@@ -47,18 +53,24 @@ def process(
         summary.bad.append(f"{name}: {error}" if name else str(error))
         on_bad(summary.bad[-1])
 
-    for frame in source.frames(on_bad=note):
-        try:
-            outputs = perception(frame.pixels, stamp=frame.stamp)
-        except FrameError as error:
-            if source.one_size:  # the rest would fail alike
-                raise
-            note(error, frame.name)
+    for answer in perception.stream(source).answers():
+        if isinstance(answer.error, FrameError) and not source.one_size:
+            note(answer.error, _name_of(answer))
             continue
+        if isinstance(answer.error, DataError):
+            note(answer.error)
+            continue
+        outputs = answer.result()
         if save is not None:
-            save_outputs(save, frame.name, outputs, perception.spec.tasks)
+            save_outputs(save, _name_of(answer), outputs, perception.spec.tasks)
         summary.frames += 1
-        for stage, ms in {**outputs.timings, "total": sum(outputs.timings.values())}.items():
+        stages = {stage: outputs.timings[stage] for stage in STAGES}
+        for stage, ms in {**stages, "total": sum(stages.values())}.items():
             summary.stages_ms.setdefault(stage, []).append(ms)
         on_frame(summary.frames + len(summary.bad), source.length)
     return summary
+
+
+def _name_of(answer: Answer) -> str:
+    assert isinstance(answer.frame, Frame), "a source of this package gives frames with names"
+    return answer.frame.name

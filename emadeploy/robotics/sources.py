@@ -1,7 +1,8 @@
-"""Frames from a picture, a folder of pictures or a video, one after the other.
+"""Frames from a picture, a folder of pictures, a video or a camera, one after the other.
 
->>> source = open_source("frames/")                         # doctest: +SKIP
->>> for frame in source.frames():                           # doctest: +SKIP
+>>> for result in perception.stream("camera:0"):            # doctest: +SKIP
+...     steer(result.depth, result.stamp)
+>>> for frame in open_source("frames/").frames():           # doctest: +SKIP
 ...     result = perception(frame.pixels, stamp=frame.stamp)
 """
 
@@ -10,33 +11,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from emadeploy.contract.errors import DataError, SpecError
-from emadeploy.contract.preprocess import UInt8
 from emadeploy.pictures import SUFFIXES, list_pictures, opencv, read_picture
+from emadeploy.robotics.camera import open_camera
+from emadeploy.robotics.frame import Frame, OnBad, check_length, report
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
 _BAGS = (".bag", ".mcap", ".db3")
-
-#: What becomes of a picture or a piece of video that cannot be read, while the rest goes on.
-OnBad = Callable[[DataError], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One frame: ``pixels`` uint8 (H, W, 3) RGB.
-
-    ``name`` is unique in its source and fit for a file's name. ``stamp`` is in seconds: the time of the last change
-    of a picture's file, the position in a video.
-    """
-
-    name: str
-    pixels: UInt8
-    stamp: float
 
 
 class Source(Protocol):
@@ -50,21 +35,32 @@ class Source(Protocol):
     def one_size(self) -> bool:
         """Whether all frames have the size of the first."""
 
+    @property
+    def live(self) -> bool:
+        """Whether frames come when they happen, not when they are asked for."""
+
     def frames(self, on_bad: OnBad | None = None) -> Iterator[Frame]:
         """Yield the frames in order. What cannot be read is handed to ``on_bad``, by default raised."""
 
 
 def open_source(text: str | os.PathLike[str]) -> Source:
-    """Return the source that ``text`` names: a picture, a folder of pictures or a video.
+    """Return the source that ``text`` names.
+
+    FILE, DIR                     a picture or a video; a folder of pictures
+    camera:0, camera:/dev/video2  a camera, through V4L2
+    rtsp://..., http://...        a network camera, or a video on a server
+    gst:PIPELINE                  whatever GStreamer captures, with an appsink at its end: a Jetson's CSI camera
 
     Raises DataError where it is missing or holds no frame, SpecError for sorts that this version cannot read,
     BackendMissing where OpenCV is not installed.
     """
+    if re.match(r"camera:|gst:|rtsp://|https?://", str(text)):
+        return open_camera(str(text))
     path = Path(text)
-    if re.match(r"camera:|rtsp://|https?://", str(text)) or _is_bag(str(text)):
+    if _is_bag(str(text)):
         raise SpecError(
-            f"source {str(text)!r}: cameras, streams and bags come with a later version of emadeploy; this one reads a "
-            "picture, a folder of pictures or a video"
+            f"source {str(text)!r}: bags come with a later version of emadeploy; this one reads a picture, a folder of "
+            "pictures, a video or a camera"
         )
     if path.is_dir():
         return Pictures(list_pictures(path))
@@ -75,7 +71,8 @@ def open_source(text: str | os.PathLike[str]) -> Source:
     if path.suffix.lower() in VIDEOS:
         return Video(path)
     raise DataError(
-        f"source {path} is neither a picture ({' '.join(SUFFIXES)}), a video ({' '.join(VIDEOS)}) nor a folder"
+        f"source {path} is neither a picture ({' '.join(SUFFIXES)}), a video ({' '.join(VIDEOS)}) nor a folder; "
+        "cameras are called camera:0, rtsp://..., gst:PIPELINE"
     )
 
 
@@ -83,6 +80,7 @@ class Pictures:
     """Pictures in files, in the order given."""
 
     one_size = False
+    live = False
 
     def __init__(self, paths: Sequence[Path]) -> None:
         opencv()
@@ -102,7 +100,7 @@ class Pictures:
             try:
                 frame = Frame(name, read_picture(path), path.stat().st_mtime)
             except DataError as error:
-                _report(error, on_bad)
+                report(error, on_bad)
                 continue
             yield frame
 
@@ -111,6 +109,7 @@ class Video:
     """A video file."""
 
     one_size = True
+    live = False
 
     def __init__(self, path: Path) -> None:
         cv2 = opencv()
@@ -143,10 +142,7 @@ class Video:
                 count += 1
         finally:
             capture.release()
-        # Some containers derive the count from duration and rate: one or two frames off is no damage.
-        if count == 0 or count < self._count - max(2, self._count // 100):
-            error = DataError(f"{self._path} ends after {count} frames, its header says {self._count}: truncated")
-            _report(error, on_bad)
+        check_length(str(self._path), count, self._count, on_bad)
 
 
 def _is_bag(text: str) -> bool:
@@ -157,9 +153,3 @@ def _is_bag(text: str) -> bool:
     path = Path(file)
     suffixes = [path.suffix, *(p.suffix for p in path.iterdir())] if path.is_dir() else [path.suffix]
     return any(suffix.lower() in _BAGS for suffix in suffixes)
-
-
-def _report(error: DataError, on_bad: OnBad | None) -> None:
-    if on_bad is None:
-        raise error
-    on_bad(error)

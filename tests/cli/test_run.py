@@ -73,7 +73,8 @@ def test_a_bad_picture_is_named_the_rest_done_and_the_status_1(
     [
         (["nowhere", "--source", "PICTURES"], "ArtifactError: nowhere does not exist"),
         (["ARTIFACT", "--source", "nowhere.png"], "DataError: source nowhere.png does not exist"),
-        (["ARTIFACT", "--source", "camera:0"], "SpecError: source 'camera:0': cameras, streams and bags come with"),
+        (["ARTIFACT", "--source", "a.mcap"], "SpecError: source 'a.mcap': bags come with a later version"),
+        (["ARTIFACT", "--source", "camera:/x"], "DataError: camera:/x cannot be opened: there"),
         (["ARTIFACT", "--source", "PICTURES", "--threads", "0"], "SpecError: threads 0 is not positive"),
     ],
 )
