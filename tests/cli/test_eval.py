@@ -12,10 +12,12 @@ from emadeploy.cli import app
 from emadeploy.cli import eval as eval_module
 from emadeploy.cli import network as network_module
 from emadeploy.cli.network import OpenNetwork, open_network
-from emadeploy.contract.errors import ArtifactError, DataError
+from emadeploy.contract.errors import ArtifactError, BackendMissing, DataError, SpecError
 from emadeploy.contract.outputs import TaskOutputs, decode
 from emadeploy.contract.preprocess import preprocess
 from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec
+from emadeploy.data import source
+from emadeploy.data.sample import Sample
 
 SPEC = ModelSpec(
     "tiny", "hps", (TaskSpec("semseg", channels=13), TaskSpec("depth"), TaskSpec("edge")), InputSpec(32, 64)
@@ -28,7 +30,9 @@ def fake_network(monkeypatch) -> None:
 
     def predict(frame: np.ndarray) -> dict[str, np.ndarray]:
         size = frame.shape[:2]
-        return {"semseg": np.full(size, 11, np.uint8), "depth": np.ones(size, np.float32), "edge": np.zeros(size)}
+        edge = np.zeros(size, np.float32)
+        edge[100:101] = 0.9
+        return {"semseg": np.full(size, 11, np.uint8), "depth": np.ones(size, np.float32), "edge": edge}
 
     def open_fake(path: Path) -> OpenNetwork:
         return OpenNetwork(SPEC, predict) if path.name == "fake" else open_network(path)
@@ -56,7 +60,72 @@ def test_a_baseline_adds_the_gain(data, tmp_path, capsys):
     )
     eval_module.command(Path("fake"), data, baseline=tmp_path / "base.json", json_file=tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["delta_m"] == pytest.approx((25 + 20) / 2)
-    assert "delta_m over the primary: +22.50 % (semseg +25.00 %, depth +20.00 %)" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "delta_m over the primary: +22.50 % (semseg +25.00 %, depth +20.00 %)" in printed
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
+    gains = {row[1]: row[-2] for row in rows if row[1]}
+    assert gains == {"semseg": "+25.00", "depth": "+20.00", "all": "+22.50"}
+    assert "" in {row[-3] for row in rows if row[2] == "log_rmse"}  # which the older baseline does not have
+
+
+def test_a_baseline_of_other_data_or_tasks_is_refused(data, tmp_path, monkeypatch):
+    base = {"schema": 1, "data": "cityscapes:elsewhere val", "frames": 500, "tasks": {"depth": {"abs": 1.0}}}
+    (tmp_path / "base.json").write_text(json.dumps(base))
+    with pytest.raises(DataError, match=r"500 frames of cityscapes:elsewhere val, this on 2 frames of nyuv2:"):
+        eval_module.command(Path("fake"), data, baseline=tmp_path / "base.json")
+    (tmp_path / "base.json").write_text(json.dumps({**base, "data": "nyuv2:elsewhere val", "frames": 2}))
+    with pytest.raises(DataError, match=r"the evaluation has semseg, depth, the baseline depth;"):
+        eval_module.command(Path("fake"), data, baseline=tmp_path / "base.json", json_file=tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+class Lines:
+    """Two frames, 'lines val'; only the first has edges, a line two pixels from where the fake network sees one."""
+
+    description, tasks = "lines val", ("edge", "depth")
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Sample:
+        image, depth = np.zeros((300, 400, 3), np.uint8), np.ones((300, 400), np.float32)
+        edge = np.zeros((300, 400), np.uint8)
+        edge[102] = 1
+        return Sample(str(index), image, {"depth": depth} if index else {"depth": depth, "edge": edge})
+
+
+@pytest.fixture
+def lines(monkeypatch) -> str:
+    """Make 'lines' a data set of edges, and return its name."""
+    monkeypatch.setattr(source, "open_data", lambda *_, **__: Lines())
+    return "lines"
+
+
+def test_edges_are_matched_where_scipy_is_there(lines, tmp_path, capsys):
+    eval_module.command(Path("fake"), lines, json_file=tmp_path / "out.json")
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert record["task_frames"] == {"semseg": 0, "depth": 2, "edge": 1}
+    assert record["tasks"]["edge"]["odsf"] == 100 > record["tasks"]["edge"]["f1"]
+    printed = capsys.readouterr().out
+    assert "frames with truth: edge 1" in printed
+    assert "odsf" in printed
+    assert "emadeploy[eval]" not in printed
+
+
+@pytest.mark.parametrize("without_scipy", [False, True])
+def test_f1_is_never_called_odsf(lines, tmp_path, capsys, monkeypatch, without_scipy):
+    if without_scipy:
+        monkeypatch.setitem(sys.modules, "scipy", None)
+        with pytest.raises(BackendMissing, match=r"odsF of edges needs scipy.*emadeploy\[eval\]"):
+            eval_module.command(Path("fake"), lines, edges="odsf")
+    eval_module.command(Path("fake"), lines, edges=None if without_scipy else "f1", json_file=tmp_path / "out.json")
+    assert list(json.loads((tmp_path / "out.json").read_text())["tasks"]["edge"]) == ["f1"]
+    assert "--edges odsf matches them: pip install 'emadeploy[eval]'" in capsys.readouterr().out
+
+
+def test_an_unknown_measure_of_edges_is_refused(lines):
+    with pytest.raises(SpecError, match="edges 'best' is unknown; known: f1, odsf"):
+        eval_module.command(Path("fake"), lines, edges="best")
 
 
 def test_a_bad_baseline_is_refused_before_anything_is_opened(data, tmp_path):
