@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from emadeploy.contract.spec import TaskSpec
 from emadeploy.data.sample import Sample
 from emadeploy.pictures import list_pictures, read_picture
 
@@ -12,6 +13,7 @@ class ImageFolder:
     """The pictures of a folder, in the order of :func:`list_pictures`; raises what that raises."""
 
     tasks: tuple[str, ...] = ()
+    specs: tuple[TaskSpec, ...] = ()
 
     def __init__(self, directory: Path, *, limit: int | None = None) -> None:
         self.description = f"images:{directory}"

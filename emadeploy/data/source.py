@@ -1,9 +1,11 @@
 """DATA, the one way to name data: on the command line, in recipes, in reports.
 
 rooms[:seed=7,count=64,size=288x384]    made rooms, rendered into the cache on first use
-nyuv2:DIR                               the preprocessed release of MTAN
+nyuv2:DIR                               the preprocessed release of MTAN, or what `data convert` made of the raw one
+cityscapes:DIR  cityscapes-7:DIR        the same, with 19 or 7 classes
+pascal-context:DIR                      PASCAL_MT, as MTI-Net and ATRC read it
+folder:DIR                              data of your own, described by DIR/dataset.yml
 images:DIR                              pictures without truth
-cityscapes:DIR  pascal-context:DIR      known, not readable yet
 """
 
 from __future__ import annotations
@@ -11,18 +13,32 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.spec import STRIDE
+from emadeploy.data.cityscapes import open_cityscapes
+from emadeploy.data.folder import open_folder
 from emadeploy.data.images import ImageFolder
-from emadeploy.data.nyuv2 import SPLITS, open_nyuv2
+from emadeploy.data.nyuv2 import open_nyuv2
+from emadeploy.data.pascal_context import open_pascal_context
 from emadeploy.data.rooms.cache import FOLDERS, write_rooms
 from emadeploy.data.rooms.render import GENERATOR_VERSION
 from emadeploy.data.sample import Dataset
+from emadeploy.data.splits import SPLITS
 
-FOLDER_KINDS = ("nyuv2", "cityscapes", "pascal-context", "images")
+#: Kind of data in a folder -> what opens it, given the folder and the split.
+_OPENERS: dict[str, Callable[[Path, str], Dataset]] = {
+    "nyuv2": open_nyuv2,
+    "cityscapes": open_cityscapes,
+    "cityscapes-7": partial(open_cityscapes, classes=7),
+    "pascal-context": open_pascal_context,
+    "folder": open_folder,
+    "images": lambda directory, _: ImageFolder(directory),
+}
+FOLDER_KINDS = tuple(_OPENERS)
 #: Rooms held out to validate on, where nothing else is said.
 HELD_OUT = 64
 
@@ -99,14 +115,7 @@ def open_data(
         raise SpecError(f"split {split!r} is unknown; known: {', '.join(SPLITS)}")
     if isinstance(source, RoomsData):
         return _open_rooms(source, split, cache_dir or default_cache_dir(), workers, progress)
-    directory = Path(source.directory).expanduser()
-    if source.kind == "nyuv2":
-        return open_nyuv2(directory, split)
-    if source.kind == "images":
-        return ImageFolder(directory)
-    raise DataError(
-        f"data {text!r}: the reader of {source.kind} comes with a later version; use rooms, nyuv2 or images"
-    )
+    return _OPENERS[source.kind](Path(source.directory).expanduser(), split)
 
 
 def held_out(text: str) -> str:
@@ -160,7 +169,8 @@ def _open_rooms(source: RoomsData, split: str, cache_dir: Path, workers: int, pr
             )
     except OSError as error:
         raise DataError(f"rooms cannot be cached in {folder}: {error}; {CHOOSE_CACHE}") from None
-    return open_nyuv2(folder, split, limit=source.count, description=f"{source} {split}")
+    description = f"{source} {split}"
+    return open_nyuv2(folder, split, limit=source.count, description=description, normals_frame="camera_optical")
 
 
 def _are_rendered(folder: Path, count: int) -> bool:

@@ -55,7 +55,8 @@ def test_any_text_is_read_or_refused(text):
     [
         (
             "kitti:/data",
-            r"'kitti' is unknown; known: rooms\[.*nyuv2:DIR, cityscapes:DIR, pascal-context:DIR, images:DIR",
+            r"'kitti' is unknown; known: rooms\[.*nyuv2:DIR, cityscapes:DIR, cityscapes-7:DIR, pascal-context:DIR, "
+            "folder:DIR, images:DIR",
         ),
         ("", "'' is unknown"),
         ("nyuv2", "names no folder; expected nyuv2:DIR"),
@@ -93,17 +94,19 @@ def test_held_out_rooms_are_few_and_folders_stay():
     assert held_out("nyuv2:/data") == "nyuv2:/data"
 
 
-@pytest.mark.parametrize("kind", ["cityscapes", "pascal-context"])
-def test_readers_that_are_to_come_say_so(kind):
-    with pytest.raises(DataError, match=f"reader of {kind} comes with a later version"):
-        open_data(f"{kind}:/data")
-
-
 def test_folders_are_opened_by_their_reader(tmp_path):
     with pytest.raises(DataError, match="has no folder train/"):
         open_data(f"nyuv2:{tmp_path}", split="train")
     with pytest.raises(DataError, match="holds no picture"):
         open_data(f"images:{tmp_path}")
+    for kind, number in (("cityscapes", 19), ("cityscapes-7", 7)):
+        (tmp_path / kind / "val").mkdir(parents=True)
+        with pytest.raises(DataError, match=rf"image is not a folder; expected {{image,label_{number},depth}}"):
+            open_data(f"{kind}:{tmp_path / kind}")
+    with pytest.raises(DataError, match=r"ImageSets/Context/val.txt is not there"):
+        open_data(f"pascal-context:{tmp_path}")
+    with pytest.raises(DataError, match=r"dataset.yml is not there"):
+        open_data(f"folder:{tmp_path}")
     with pytest.raises(SpecError, match="split 'test' is unknown"):
         open_data(f"images:{tmp_path}", split="test")
 
