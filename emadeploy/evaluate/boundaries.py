@@ -7,7 +7,8 @@ Image Boundaries, PAMI 2004) as HED and its successors run it, MTI-Net and ATRC 
    whose networks answer broad edges do before the toolbox sees them.
 2. At each of 99 thresholds, 0.01 to 0.99, what is left is thinned morphologically
    (:func:`~emadeploy.evaluate.thinning.thin`), as the toolbox does: suppression alone keeps plateaus, thinning alone
-   follows the middle of a broad response and not its crest. The truth is taken as it is.
+   follows the middle of a broad response and not its crest. The truth is taken as it is: where its lines are two
+   pixels wide, a prediction of one pixel cannot find all of it, and 100 is out of reach.
 3. Predicted and true pixels are matched one to one, at most 0.0075 of the picture's diagonal apart, so that as many as
    possible have a partner. The toolbox minimises the distances plus 100 times the tolerance for every pixel without a
    partner; the price makes the number of pairs come first, and the number is all that counts where each picture has
