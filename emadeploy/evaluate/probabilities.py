@@ -31,8 +31,9 @@ class BestFTally:
     """The best F-measure over all thresholds, of the pixels of all frames together.
 
     Edges: ``f1``. Saliency: ``maxf`` as ATRC and InvPT have it: true and false positives are added up over the data
-    set, and one F-measure is taken of the sums. (MTI-Net averages precision and recall of the pictures instead, with
-    beta^2 = 1: another number.)
+    set, and one F-measure is taken of the sums. Their code tries 19 thresholds, 0.05 apart; ours, 255, find a maximum
+    that is a little higher if anything. (MTI-Net averages precision and recall of the pictures instead, with beta^2 =
+    1: another number.)
     ``state`` (2, steps + 1): histograms of the predictions where the truth is 0 and where it is 1.
     """
 
