@@ -34,7 +34,7 @@ _TYPES = {
 }
 _LINE = re.compile(
     r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]+), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "
-    r"Outputs: \[(?P<outputs>.*?)\], .*Metadata: (?P<metadata>.*)"
+    r"Outputs: \[(?P<outputs>.*?)\], .*Metadata:(?P<metadata>.*)"
 )
 _DATATYPE = re.compile(r"Datatype: (\w+)")
 

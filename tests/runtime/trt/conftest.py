@@ -1,5 +1,6 @@
 """TensorRT at each of its versions, as its recorded surface has it."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,3 +31,23 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Library
 def tiny_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the file of a graph of a backbone, a product of CTAL and a head."""
     return tiny_graph(tmp_path_factory.mktemp("tiny")).path
+
+
+@pytest.fixture
+def everywhere(
+    installed: Callable[..., Library], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Library]:
+    """Return a function that installs a version for this process and for those that it starts."""
+    monkeypatch.setenv("EMADEPLOY_CACHE", str(tmp_path / "cache"))
+
+    def install(version: str, **world: Any) -> Library:
+        library = installed(version, **world)
+        packages = tmp_path / f"packages-{version}"
+        packages.mkdir(exist_ok=True)
+        text = f"import tensorrt_fake\nglobals().update(vars(tensorrt_fake.fake({version!r}, **{world!r})))\n"
+        (packages / f"{library.name}.py").write_text(text)
+        tests = Path(__file__).parents[2]
+        monkeypatch.setenv("PYTHONPATH", f"{packages}{os.pathsep}{tests}")
+        return library
+
+    return install
