@@ -43,6 +43,7 @@ QUANTIZERS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.calibrate.onnxruntime:quantize", "onnxruntime", "export"),
     "openvino": Guarded("emadeploy.calibrate.openvino:quantize", "nncf", "export"),
     "tensorrt": Guarded("emadeploy.calibrate.tensorrt:quantize", "onnxruntime", "export"),
+    "tensorrt_rtx": Guarded("emadeploy.calibrate.tensorrt:quantize", "onnxruntime", "export"),
 }
 
 

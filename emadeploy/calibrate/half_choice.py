@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -70,6 +70,10 @@ class Choice:
     errors: Errors
     probes: Mapping[str, Errors]
     frames: Mapping[str, Any]
+
+    def with_more(self, more: Mapping[str, str]) -> Choice:
+        """Return the choice with ``more`` nodes in float32, each with its reason."""
+        return replace(self, keep={**more, **self.keep})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for the manifest: the nodes in float32, in order, and each reason with its nodes."""

@@ -38,14 +38,18 @@ _LARGEST_AFFINITIES = 1 << 30
 
 
 def with_parity(
-    graph: OnnxGraph, network: Network, frames: int = FRAMES, approximation: Deployed | None = None
+    graph: OnnxGraph,
+    network: Network,
+    frames: int = FRAMES,
+    approximation: Deployed | None = None,
+    tolerance: float | None = None,
 ) -> OnnxGraph:
     """Return ``graph`` with its agreement with ``network`` per task, measured on made frames.
 
     Per task: the largest 'raw_error' (or 'decoded_error', where the graph decodes), and what `evaluate.parity` says of
     the decoded maps. A graph that approximates the network on purpose must still be the graph of ``approximation``,
-    image in, raw maps out. Raises ExportError where a task is further off than the tolerance, or the graph does not
-    run.
+    image in, raw maps out. ``tolerance`` takes the place of the usual one. Raises ExportError where a task is further
+    off than that, or the graph does not run.
     """
     spec, decodes = graph.model, graph.frame_size is not None
     reference, described = _reference(network)
@@ -70,7 +74,8 @@ def with_parity(
             wanted_raw = dict(zip(errors, answers, strict=True))
             wanted_maps = _decoded(wanted_raw, spec, frame_HW3.shape[:2])
             _add_worst(rounding, maps if decodes else raw, wanted_maps if decodes else wanted_raw, decodes)
-    name, tolerance = ("decoded_error", DECODED_TOLERANCE) if decodes else ("raw_error", RAW_TOLERANCE)
+    name, usual = ("decoded_error", DECODED_TOLERANCE) if decodes else ("raw_error", RAW_TOLERANCE)
+    tolerance = usual if tolerance is None else tolerance
     if approximation is None:
         _check(errors, tolerance, described)
     else:

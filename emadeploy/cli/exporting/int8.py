@@ -14,9 +14,11 @@ from emadeploy.build import builder
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.calibrate import quantizer
 from emadeploy.calibrate.frames import CalibrationFrames
+from emadeploy.calibrate.half_choice import Choice
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.units import Unit, units_of
 from emadeploy.calibrate.work import work_of
+from emadeploy.cli.exporting.portable import PORTABLE, choose_half, stand_in, typed
 from emadeploy.cli.exporting.trial import ENGINES, open_trial
 from emadeploy.cli.progress import progress
 from emadeploy.contract.manifest import TARGETS, Manifest
@@ -30,8 +32,6 @@ from emadeploy.runtime.session import Array
 
 #: Frames that a probe looks at: its errors are of layers, which differ little from frame to frame.
 PROBED = 4
-#: What a graph that only its device can compile is judged in.
-STAND_IN = "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, all else in float32"
 
 
 class Int8:
@@ -48,6 +48,7 @@ class Int8:
     ) -> None:
         self.graph, self.frames, self.recipe, self.target, self.folder = graph, frames, recipe, target, folder
         self.artifact, self._stand_in = folder / "artifact", folder / "stand-in"
+        self._report = report
         self._built: tuple[frozenset[str], Manifest] | None = None
         self._open: tuple[frozenset[str], Runtime] | None = None
         report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
@@ -62,14 +63,21 @@ class Int8:
         """What can stay in higher precision: layers and blocks, with their multiplications as the cost."""
         return units_of(work_of(onnx.load(self.graph.path)))
 
+    @cached_property
+    def half(self) -> Choice | None:
+        """What stays in float32 beside float16; ``None`` where the recipe's rest is another."""
+        return choose_half(self.graph, self.frames, self._report) if self.recipe.rest == "fp16" else None
+
     def build(self, keep: frozenset[str]) -> Manifest:
         """Make the artifact with the nodes ``keep`` in the recipe's higher precision, in the place of the last one."""
         if self._built is None or self._built[0] != keep:
             self.close()
             graph = self._quantised(keep)
+            if self.engine in PORTABLE:
+                graph = typed(graph, self.folder / "typed", self.half)
             manifest = builder(self.engine)(graph, self.artifact, self.target)
             if not manifest.compiled:
-                builder("onnxruntime")(graph, self._stand_in, "onnxruntime-fp32")
+                stand_in(graph, self._stand_in)
             self._built = keep, manifest
         return self._built[1]
 

@@ -17,8 +17,9 @@ from emadeploy.calibrate.budgets import Budgets, parse_budgets
 from emadeploy.calibrate.outcome import BudgetError, Outcome
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.search import keep_within
-from emadeploy.cli.exporting.int8 import STAND_IN, Int8
+from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.order import Order
+from emadeploy.cli.exporting.portable import MEASURED_IN
 from emadeploy.cli.progress import progress
 from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError, DataError
@@ -119,7 +120,7 @@ class Judge:
         assert manifest.calibration is not None
         judged: dict[str, Any] = {"data": self.data.description, "frames": len(self.data)}
         if not manifest.compiled:
-            judged["measured_in"] = STAND_IN
+            judged["measured_in"] = MEASURED_IN[manifest.rest]
         calibration = {
             **manifest.calibration,
             "budget": outcome.to_dict(),

@@ -15,6 +15,7 @@ from emadeploy.calibrate.recipe import Recipe, load_recipe
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
 from emadeploy.cli.exporting.order import Order
+from emadeploy.cli.exporting.portable import PORTABLE, in_float, in_half
 from emadeploy.cli.progress import progress
 from emadeploy.contract.errors import CalibrationError, SpecError
 from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
@@ -43,13 +44,18 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     output = order.output or Path(f"{source.spec.name}.{target}")
     check_replaceable(output)
     # All that people give is looked at before anything is traced.
-    wanted = replace(order.wanted, low_precision=precision != "fp32")
-    frames = calibration_frames(source.spec, order, recipe) if recipe or needs_frames(wanted.ctal) else None
+    wanted = replace(order.wanted, low_precision=precision != "fp32" or engine in PORTABLE)
+    frames = calibration_frames(source.spec, order, recipe) if _takes_frames(order, target) else None
     judge = open_judge(source, order, recipe) if recipe else None
     with scratch(output) as folder:
         start = time.perf_counter()
         if recipe is None:
             graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
+            if engine in PORTABLE and precision == "fp32":
+                graph = in_float(graph, folder)
+            elif engine in PORTABLE:
+                assert frames is not None
+                graph = in_half(source, graph, frames, folder, report)
             report(f"building {target}")
             manifest = build(graph, output, target)
         else:
@@ -87,10 +93,15 @@ def _quantised(
             report("the kernels that were left out break a budget before any rounding: taking more")
 
 
+def _takes_frames(order: Order, target: str) -> bool:
+    """Whether frames choose something: ranges, a basis, or what float16 may hold."""
+    return TARGETS[target][1] in ("int8", "fp16") or needs_frames(order.wanted.ctal)
+
+
 def _check(order: Order, target: str, recipe: Recipe | None) -> None:
     if recipe is None:
         flags = {"--max-drop": order.max_drop, "--recipe": order.recipe, "--data": order.data}
-        if not needs_frames(order.wanted.ctal):
+        if not _takes_frames(order, target):
             flags |= {"--calib-data": order.calib_data, "--calib-frames": order.calib_frames}
         given = [flag for flag, value in flags.items() if value is not None]
         if given:
@@ -123,6 +134,6 @@ def _report_built(output: Path, manifest: Manifest, seconds: float, report: Repo
     report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
     if not manifest.compiled:
         report(
-            "portable: a graph with its ranges, to be compiled on the device by `emadeploy build` of a later version; "
-            "until then its precision is asked for, not obtained"
+            "portable: a strongly typed graph, to be compiled on the device by `emadeploy build`; until then its "
+            "precision is asked for, not obtained"
         )
