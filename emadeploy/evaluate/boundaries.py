@@ -53,9 +53,9 @@ class BoundaryTally:
             raise BackendMissing.of("odsF of edges", "scipy", "eval")
         self.state: Float64 = np.zeros((3, len(THRESHOLDS)))
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError for a prediction outside [0, 1] or a truth other than 0, 1 and 255."""
-        judged(predicted, truth)
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError as ``judged`` does."""
+        true, _ = judged(predicted, truth)
         true_HW = truth == 1
         crests_HW = np.where(truth == IGNORE, 0, suppress(np.where(truth == IGNORE, 0, predicted)))
         radius = TOLERANCE * float(np.hypot(*truth.shape))
@@ -68,6 +68,7 @@ class BoundaryTally:
                 lines_HW = thin(chosen_HW)
                 before, row = count, (pairs(lines_HW, true_HW, radius), int(np.count_nonzero(lines_HW)))
             self.state[:, index] += (*row, np.count_nonzero(true_HW))
+        return int(true.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``odsf``, percent; absent where no pixel is an edge in truth."""

@@ -130,8 +130,9 @@ class Metrics:
     def update(self, predicted: Mapping[str, Array], truth: Mapping[str, Array]) -> None:
         """Add one frame: decoded maps and their truth by task, at the same height and width.
 
-        A task that ``truth`` lacks is skipped: the frame does not count for it. Raises DataError where the prediction
-        lacks a task that has a truth, where shapes differ, or where values break the conventions.
+        A task that ``truth`` lacks is skipped: the frame does not count for it, nor does one whose truth has no pixel
+        to judge. Raises DataError where the prediction lacks a task that has a truth, where shapes differ, or where
+        values break the conventions.
         """
         for index, (name, tallies) in enumerate(self._tallies.items()):
             if name not in truth:
@@ -141,15 +142,14 @@ class Metrics:
             if predicted[name].shape != truth[name].shape:
                 raise DataError(f"{name}: the prediction has shape {predicted[name].shape}, truth {truth[name].shape}")
             try:
-                for tally in tallies:
-                    tally.update(predicted[name], truth[name])
+                pixels = [tally.update(predicted[name], truth[name]) for tally in tallies]
             except DataError as error:
                 raise DataError(f"{name}: {error}") from None
-            self._frames[index] += 1
+            self._frames[index] += any(pixels)
 
     @property
     def frames(self) -> dict[str, int]:
-        """How many frames had a truth for each task, by name; 0 for a task that none had."""
+        """How many frames had pixels to judge for each task, by name; 0 for a task that none had a truth for."""
         return {name: round(count) for name, count in zip(self._tallies, self._frames, strict=True)}
 
     def state(self) -> Float64:

@@ -43,11 +43,12 @@ class BestFTally:
         self.steps, self.lowest = (SALIENCY_STEPS, 1) if saliency else (EDGE_STEPS, 0)
         self.state: Float64 = np.zeros((2, self.steps + 1))
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError for a prediction outside [0, 1] or a truth other than 0, 1 and 255."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError as ``judged`` does."""
         true, guess = judged(predicted, truth)
         bins = (guess * self.steps + _NUDGE).astype(np.intp)
         self.state += _histograms(true, bins, self.steps + 1)
+        return int(true.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``f1`` (edges) or ``maxf`` (saliency, beta^2 = 0.3), percent; absent where no pixel is positive."""
@@ -73,17 +74,18 @@ class SalientTally:
     def __init__(self, task: TaskSpec) -> None:
         self.state: Float64 = np.zeros(2 + len(range(_IOU_STEPS)[_IOU_THRESHOLDS]))
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError for a prediction outside [0, 1] or a truth other than 0, 1 and 255."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError as ``judged`` does."""
         true, guess = judged(predicted, truth)
         if not true.size:
-            return
+            return 0
         # What is strictly above k / 20 is at or above level k + 1.
         levels = np.ceil(guess * _IOU_STEPS - _NUDGE).astype(np.intp)
         above = _at_or_above(_histograms(true, levels, _IOU_STEPS + 1))[:, 1:][:, _IOU_THRESHOLDS]
         union, hits = above[0] + np.count_nonzero(true), above[1]
         iou = np.divide(hits, union, out=np.ones_like(hits), where=union > 0)
         self.state += [1, np.abs(guess - true).mean(), *iou]
+        return int(true.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``miou``, percent, and ``mae``, in [0, 1]."""

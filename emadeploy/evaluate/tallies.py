@@ -38,8 +38,8 @@ class Tally(Protocol):
 
     state: Float64
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add the pixels of one frame."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add the pixels of one frame; return how many of them were judged."""
 
     def compute(self) -> dict[str, float]:
         """Return the metrics of all pixels so far, by name; empty without a valid pixel."""
@@ -55,8 +55,8 @@ class LabelTally:
         self.classes, self.class_names = task.channels, task.class_names
         self.state: Float64 = np.zeros((self.classes, self.classes + 1))
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError for a class that the task does not have."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError for a class that the task lacks."""
         valid_HW = truth != IGNORE
         true = truth[valid_HW].astype(np.intp)
         guess = predicted[valid_HW].astype(np.intp)
@@ -65,6 +65,7 @@ class LabelTally:
         guess[guess == IGNORE] = self.classes
         pairs = np.bincount(true * (self.classes + 1) + guess, minlength=self.state.size)
         self.state += pairs.reshape(self.state.shape)
+        return int(true.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``miou`` and ``pixel_accuracy``, percent.
@@ -107,8 +108,8 @@ class DepthTally:
     def __init__(self, task: TaskSpec) -> None:
         self.state: Float64 = np.zeros(8)
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError where the prediction or the truth is not finite."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError where a value is not finite."""
         valid_HW = truth > 0
         true = truth[valid_HW].astype(np.float64)
         guess = np.maximum(predicted[valid_HW].astype(np.float64), 0)
@@ -122,6 +123,7 @@ class DepthTally:
             np.count_nonzero((guess < limit * true) & (true < limit * guess)) for limit in (1.25, 1.25**2, 1.25**3)
         ]
         self.state += sums
+        return int(true.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``abs`` and ``rmse`` in the task's unit, ``rel`` and ``log_rmse`` (1), and ``delta1..3``, percent."""
@@ -142,8 +144,8 @@ class AngleTally:
     def __init__(self, task: TaskSpec) -> None:
         self.state: Float64 = np.zeros(_ANGLE_BINS + 2)
 
-    def update(self, predicted: Array, truth: Array) -> None:
-        """Add one frame. Raises DataError where the prediction or the truth is not finite."""
+    def update(self, predicted: Array, truth: Array) -> int:
+        """Add one frame; return how many pixels were judged. Raises DataError where a value is not finite."""
         valid = np.flatnonzero((truth[..., 0] != 0) | (truth[..., 1] != 0) | (truth[..., 2] != 0))
         angles = angles_between(*(vectors.reshape(-1, 3).take(valid, axis=0) for vectors in (predicted, truth)))
         sums = [angles.sum(), angles @ angles]
@@ -151,6 +153,7 @@ class AngleTally:
             raise DataError("the prediction or the truth holds values that are not finite")
         self.state[:-2] += np.bincount((angles / ANGLE_BIN).astype(np.intp), minlength=_ANGLE_BINS)
         self.state[-2:] += sums
+        return int(angles.size)
 
     def compute(self) -> dict[str, float]:
         """Return ``mean`` and ``rmse`` (exact) and ``median``, degrees, and ``within_11_25`` and so on, percent.

@@ -10,6 +10,7 @@ from one_frame import DEPTH, EDGE, NORMALS, PARTS, SALIENCY, SEMSEG, measure
 
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.tasks import KINDS
+from emadeploy.data.sample import no_truth
 from emadeploy.evaluate.metrics import METRICS, TALLIES, Metrics
 
 ALL = (SEMSEG, DEPTH, NORMALS, EDGE, SALIENCY, PARTS)
@@ -146,6 +147,19 @@ def test_a_task_without_truth_is_skipped_and_one_without_prediction_refused():
     assert list(metrics.compute()) == ["depth"]
     with pytest.raises(DataError, match="no 'semseg'; it has depth"):
         metrics.update({"depth": predicted["depth"]}, truth)
+
+
+@pytest.mark.parametrize("edges", ["f1", "odsf"])
+@pytest.mark.parametrize("task", ALL, ids=lambda task: task.name)
+def test_no_truth_and_a_truth_without_a_pixel_to_judge_come_to_the_same(task, edges):
+    metrics = Metrics([task], edges)
+    metrics.update(*random_frame(np.random.default_rng(11)))
+    before = metrics.state()
+    predicted, truth = random_frame(np.random.default_rng(12))
+    metrics.update(predicted, {name: truth[name] for name in truth if name != task.name})
+    metrics.update(predicted, {task.name: no_truth(task.kind, (6, 8))})
+    np.testing.assert_array_equal(metrics.state(), before)
+    assert metrics.frames == {task.name: 1}
 
 
 def test_shapes_that_differ_are_refused():
