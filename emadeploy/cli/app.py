@@ -6,7 +6,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
@@ -16,8 +16,8 @@ import typer
 from emadeploy import __version__
 from emadeploy.contract.errors import EmadeployError, one_line
 
-#: Command -> module under emadeploy.cli, in the order of the help. Its function ``command`` is the command; what is
-#: heavy (torch, onnx, cv2, ...) is imported inside it.
+#: Command -> module under emadeploy.cli, in the order of the help. Its function ``command`` is the command, or the one
+#: named after the colon; what is heavy (torch, onnx, cv2, ...) is imported inside it.
 COMMANDS = {
     "demo": "demo",
     "models": "models",
@@ -30,8 +30,12 @@ COMMANDS = {
     "compare": "compare",
     "sensitivity": "sensitivity",
     "inspect": "inspect",
+    "data convert": "data:convert",
+    "data check": "data:check",
     "doctor": "doctor",
 }
+#: Help of the commands that are groups of commands.
+GROUPS = {"data": "Convert raw data sets, and look at any data."}
 
 app = typer.Typer(
     name="emadeploy",
@@ -58,8 +62,24 @@ def _options(
     pass
 
 
-for _name, _module in COMMANDS.items():
-    app.command(_name)(importlib.import_module(f"emadeploy.cli.{_module}").command)
+def command_of(name: str) -> Callable[..., None]:
+    """Return the function behind a command of COMMANDS."""
+    module, _, function = COMMANDS[name].partition(":")
+    command: Callable[..., None] = getattr(importlib.import_module(f"emadeploy.cli.{module}"), function or "command")
+    return command
+
+
+def _register() -> None:
+    groups: dict[str, typer.Typer] = {}
+    for name in COMMANDS:
+        group, _, own = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True, rich_markup_mode=None)
+            app.add_typer(groups[group], name=group)
+        (groups[group] if group else app).command(own)(command_of(name))
+
+
+_register()
 
 
 _SIGNALS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}

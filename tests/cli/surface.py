@@ -4,24 +4,18 @@ Read from the declarations rather than from printed help, whose form changes wit
 of the terminal. Compared by test_surface.py with surface.txt; written there by tools/update_cli_surface.py.
 """
 
-import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from typer.models import ArgumentInfo
 
-from emadeploy.cli.app import COMMANDS
+from emadeploy.cli.app import COMMANDS, command_of
 
 GOLDEN = Path(__file__).with_name("surface.txt")
-
-
-def command_of(name: str) -> Callable[..., None]:
-    """Return the function behind a command."""
-    return importlib.import_module(f"emadeploy.cli.{COMMANDS[name]}").command
 
 
 def declarations(name: str) -> Iterator[tuple[list[str], str]]:

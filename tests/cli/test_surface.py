@@ -24,9 +24,11 @@ def test_surface_is_the_golden_one():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_command_is_documented_and_helps(name):
-    summary = surface.command_of(name).__doc__
+    summary = app_module.command_of(name).__doc__
     assert summary, f"{name} has no docstring, so no help"
-    done = CliRunner().invoke(app, [name, "--help"], terminal_width=200, env={"COLUMNS": "200", "NO_COLOR": "1"})
+    done = CliRunner().invoke(
+        app, [*name.split(), "--help"], terminal_width=200, env={"COLUMNS": "200", "NO_COLOR": "1"}
+    )
     assert done.exit_code == 0
     assert " ".join(summary.split())[:40] in " ".join(done.output.split())
     for names, line in surface.declarations(name):
@@ -36,10 +38,22 @@ def test_command_is_documented_and_helps(name):
 def test_every_command_is_in_the_help():
     done = CliRunner().invoke(app, ["--help"], terminal_width=200)
     assert done.exit_code == 0
-    assert all(f"  {name} " in done.output for name in COMMANDS)
+    assert all(f"  {name.split()[0]} " in done.output for name in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["no-such-command"], *([name, "--no-such-option"] for name in COMMANDS)])
+@pytest.mark.parametrize("group", app_module.GROUPS)
+def test_a_group_helps_with_its_commands(group):
+    for arguments in ([group], [group, "--help"]):
+        done = CliRunner().invoke(app, arguments, terminal_width=200)
+        assert app_module.GROUPS[group] in done.output
+        own = [name.split()[1] for name in COMMANDS if name.startswith(f"{group} ")]
+        assert own
+        assert all(f"  {name} " in done.output for name in own)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["no-such-command"], *([*name.split(), "--no-such-option"] for name in COMMANDS)]
+)
 def test_usage_exits_2(arguments):
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 2
