@@ -44,7 +44,8 @@ def compile_artifact(folder: Path, options: Options, report: Report, *, force: b
     manifest = artifact_manifest(folder)
     key, _ = engine_key(manifest, load_library(manifest.engine), options)
     found = None if force else is_compiled(folder, key, options)
-    if found is not None:
+    # One that was compiled at its first load has no audit yet.
+    if found is not None and found.audit is not None:
         return Built(_written(manifest, found, folder), found, fresh=False)
     with compiled(folder, options, report) as engine:
         layers = graph_layers(engine.layers)

@@ -1,0 +1,5 @@
+"""Fixtures for building: versions of TensorRT."""
+
+from tensorrt_installed import everywhere, installed
+
+__all__ = ["everywhere", "installed"]
