@@ -7,6 +7,7 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata, util
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from emadeploy.contract.errors import EmadeployError
 from emadeploy.contract.manifest import TARGETS
 
 #: Package -> the module that it brings, where the names differ.
-_MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-image": "skimage"}
+_MODULES = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "scikit-image": "skimage", "cuda-python": "cuda"}
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print json.")] = False) -> None:
@@ -32,6 +33,7 @@ def command(as_json: Annotated[bool, typer.Option("--json", help="Print json.")]
         "machine": describe_machine(),
         "packages": packages(),
         "engines": engines(),
+        "nvidia": nvidia(),
         "targets": targets(),
     }
     if as_json:
@@ -68,6 +70,27 @@ def engines() -> dict[str, dict[str, list[str]]]:
     return {"openvino": capabilities()}
 
 
+def nvidia() -> dict[str, Any]:
+    """Return the facts of the 'gpu', and the 'version' of each engine of NVIDIA's; 'why' in place of what is not here.
+
+    {'gpu': {'why': 'no NVIDIA GPU ...'}, 'tensorrt': {'version': '10.3.0'}, 'tensorrt_rtx': {'why': '...'}}
+    """
+    from emadeploy.runtime.trt.device import here
+    from emadeploy.runtime.trt.library import TITLES, load_library
+
+    found: dict[str, Any] = {"gpu": _or_why(lambda: asdict(here()))}
+    for engine in TITLES:
+        found[engine] = _or_why(lambda engine=engine: {"version": load_library(engine).version_text})
+    return found
+
+
+def _or_why(find: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return find()
+    except EmadeployError as error:
+        return {"why": str(error)}
+
+
 def targets() -> list[dict[str, str | None]]:
     """Return per target what keeps it from being exported or run here; ``None`` where nothing does."""
     from emadeploy import build
@@ -79,7 +102,7 @@ def targets() -> list[dict[str, str | None]]:
         no_export = None
     except ModuleNotFoundError as error:
         no_export = f"needs {error.name}: pip install 'emadeploy[export]'"
-    able = engines()
+    able, of_nvidia = engines(), nvidia()
     found = []
     for target, (engine, precision) in TARGETS.items():
         unable = None
@@ -87,6 +110,8 @@ def targets() -> list[dict[str, str | None]]:
             unable = f"no device of this machine has {precision}"
         export = no_export or _missing(target in build.targets(), partial(build.builder, engine)) or unable
         run = _missing(engine in BACKENDS, partial(opener, engine)) or unable
+        if engine in of_nvidia:
+            run = run or of_nvidia[engine].get("why") or of_nvidia["gpu"].get("why")
         found.append({"target": target, "export": export, "run": run})
     return found
 
@@ -133,6 +158,10 @@ def _print(record: dict[str, Any]) -> None:
             for device, precisions in able.items():
                 devices.add_row(engine, device, ", ".join(precisions))
         console.print(devices)
+    cards = Table("nvidia", "", box=box.SIMPLE_HEAD)
+    for what, facts in record["nvidia"].items():
+        cards.add_row(what, Text(facts.get("why") or ", ".join(map(str, facts.values()))))
+    console.print(cards)
     optional = Table("package", "wanted", "here", box=box.SIMPLE_HEAD)
     for package in record["packages"]:
         optional.add_row(package["name"], package["wanted"], Text(package["version"] or f"no: {package['install']}"))

@@ -3,12 +3,15 @@
 import json
 import sys
 from importlib import metadata, util
+from types import SimpleNamespace
 
 import pytest
 
 from emadeploy import __version__
 from emadeploy.cli import doctor
+from emadeploy.contract.errors import BackendMissing, DeviceError
 from emadeploy.contract.manifest import TARGETS
+from emadeploy.runtime.trt import device, library
 
 
 def test_the_command_reports_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,8 +25,35 @@ def test_the_command_reports_this_machine(capsys: pytest.CaptureFixture[str]) ->
     targets = {row["target"]: row for row in record["targets"]}
     assert list(targets) == list(TARGETS)
     assert targets["onnxruntime-fp32"] == {"target": "onnxruntime-fp32", "export": None, "run": None}
-    assert targets["trt-int8"] == {"target": "trt-int8", "export": None, "run": "not in this version"}
-    assert targets["trt-fp16"]["export"] == "not in this version"
+    assert targets["trt-int8"]["export"] is None
+
+
+def test_gpus_and_tensorrt_come_with_what_they_are_or_why_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere() -> device.Device:
+        raise DeviceError("no NVIDIA GPU on this machine")
+
+    def load(engine: str) -> SimpleNamespace:
+        if engine == "tensorrt_rtx":
+            raise BackendMissing("engine 'tensorrt_rtx' needs TensorRT for RTX")
+        return SimpleNamespace(version_text="10.3.0")
+
+    monkeypatch.setattr(library, "load_library", load)
+    monkeypatch.setattr(device, "here", lambda: device.Device("NVIDIA Jetson Orin Nano", "8.7", "36.4.4", "12.6", 1))
+    found = doctor.nvidia()
+    assert (found["gpu"]["name"], found["gpu"]["compute_capability"]) == ("NVIDIA Jetson Orin Nano", "8.7")
+    assert found["tensorrt"] == {"version": "10.3.0"}
+    rows = {row["target"]: row["run"] for row in doctor.targets()}
+    assert rows["trt-fp16"] is None
+    assert rows["trt-rtx-fp16"] == found["tensorrt_rtx"]["why"] == "engine 'tensorrt_rtx' needs TensorRT for RTX"
+    monkeypatch.setattr(device, "here", nowhere)
+    assert {row["target"]: row["run"] for row in doctor.targets()}["trt-fp16"] == "no NVIDIA GPU on this machine"
+    monkeypatch.setenv("COLUMNS", "200")
+    doctor.command(as_json=False)
+    text = capsys.readouterr().out
+    assert "no NVIDIA GPU on this machine" in text
+    assert "10.3.0" in text
 
 
 def test_engines_with_the_precisions_of_their_devices(
