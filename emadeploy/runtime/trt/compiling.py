@@ -119,6 +119,7 @@ def compiled(folder: Path, options: Options, report: Report) -> Iterator[Compile
     }
     try:
         with _disk_errors(folder):
+            _sweep(folder)
             made.touch()  # better refused now than after minutes
         answer = run_child(order, report)
         layers = tuple(EngineLayer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in answer["layers"])
@@ -158,6 +159,24 @@ def timings_key(key: EngineKey, device: Device | None) -> str:
     """Return what timings of kernels are kept under: those of one GPU, version of TensorRT and version of CUDA."""
     found = () if device is None else (device.name, device.compute_capability, device.cuda)
     return blob_key([key.engine, key.version, *found])
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what builds that were killed have left of their plans."""
+    for path in folder.glob(".engine-*.partial"):
+        match = re.fullmatch(r"\.engine-(\d+)\.partial", path.name)
+        if match and not _is_alive(int(match[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # another user's
+    return True
 
 
 def _record(made: Path, key: EngineKey, options: Options, seconds: float) -> EngineRecord:

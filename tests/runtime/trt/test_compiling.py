@@ -72,6 +72,19 @@ def test_what_the_block_does_not_take_is_removed(
     assert sorted(os.listdir(tmp_path / "artifact")) == ["manifest.json", "model.onnx"]
 
 
+def test_what_a_killed_build_left_is_removed_and_what_another_makes_is_not(
+    everywhere: Install, on_orin: None, graph: OnnxGraph, tmp_path: Path
+) -> None:
+    everywhere("tensorrt-10.3")
+    folder = tmp_path / "artifact"
+    build(graph, folder, "trt-fp32")
+    gone, alive = folder / f".engine-{2**22 + 1}.partial", folder / f".engine-{os.getppid()}.partial"
+    for path in (gone, alive):
+        path.write_bytes(b"half a plan")
+    with compiled(folder, Options(), silent):
+        assert (gone.exists(), alive.exists()) == (False, True)
+
+
 def test_timings_are_kept_for_the_next_build(
     everywhere: Install, on_orin: None, graph: OnnxGraph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
