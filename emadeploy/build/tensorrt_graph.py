@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 import onnx
 
+from emadeploy.contract.errors import BuildError, first_line
+
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 TYPES = onnx.TensorProto.DataType
 #: What breaks a rule: the name of the node, what is wrong and what to do.
@@ -28,7 +30,10 @@ class Graph:
         self.constants = {tensor.name: tensor for tensor in self.model.graph.initializer}
         self.maker = {result: node for node in self.nodes() for result in node.output}
         # Lenient: a graph whose types do not fit is what the rules are to find.
-        graph = onnx.shape_inference.infer_shapes(self.model).graph
+        try:
+            graph = onnx.shape_inference.infer_shapes(self.model).graph
+        except onnx.shape_inference.InferenceError as error:
+            raise BuildError(f"not a graph of ONNX {onnx.__version__}: {first_line(error)}") from None
         values = (*graph.value_info, *graph.input, *graph.output)
         self.types = {value.name: value.type.tensor_type.elem_type for value in values}
         self.types |= {name: tensor.data_type for name, tensor in self.constants.items()}

@@ -29,7 +29,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from emadeploy.calibrate.half_graph import DEQUANTISE, FLOAT, HALF, QUANTISE, FloatGraph, scale_fits
+from emadeploy.calibrate.half_graph import DEQUANTISE, FLOAT, HALF, QUANTISE, FloatGraph, scale_fits, with_types
 from emadeploy.calibrate.placement import MOVES
 from emadeploy.contract.errors import CalibrationError
 
@@ -154,6 +154,6 @@ class _Conversion:
         del graph.initializer[:]
         graph.initializer.extend(kept)
         del graph.value_info[:]
-        typed = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        typed = with_types(model)
         onnx.checker.check_model(typed)
         return typed

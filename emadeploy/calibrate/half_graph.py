@@ -20,7 +20,7 @@ import onnx
 from onnx import numpy_helper
 
 from emadeploy.calibrate.placement import MOVES
-from emadeploy.contract.errors import CalibrationError
+from emadeploy.contract.errors import CalibrationError, first_line
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 LARGEST = 65504.0
@@ -54,6 +54,14 @@ def unfit(model: onnx.ModelProto) -> dict[str, str]:
     return FloatGraph(model).unfit()
 
 
+def with_types(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model`` with the type and shape of every tensor; raises CalibrationError where they do not fit."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise CalibrationError(f"the types or shapes of the graph do not fit together: {first_line(error)}") from None
+
+
 def scale_fits(scale: npt.NDArray[np.floating]) -> bool:
     """Whether all of a scale are normal in float16."""
     return bool((scale >= SMALLEST).all() and (scale <= LARGEST).all())
@@ -69,8 +77,7 @@ class FloatGraph:
         self.model.CopyFrom(model)
         _hoist(self.model.graph)
         self.opset = _raised(self.model)
-        inferred = onnx.shape_inference.infer_shapes(self.model, check_type=True, strict_mode=True, data_prop=True)
-        graph = inferred.graph
+        graph = with_types(self.model).graph
         values = (*graph.value_info, *graph.input, *graph.output)
         self.types = {value.name: value.type.tensor_type.elem_type for value in values}
         self.shapes = {value.name: tuple(e.dim_value for e in value.type.tensor_type.shape.dim) for value in values}

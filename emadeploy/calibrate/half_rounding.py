@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from emadeploy.calibrate.half_graph import EXACT, FLOAT, HALF
+from emadeploy.calibrate.half_graph import EXACT, FLOAT, HALF, with_types
 
 
 def rounded(typed: onnx.ModelProto) -> onnx.ModelProto:
@@ -76,4 +76,4 @@ def _finished(typed: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> onnx.Model
             wide = np.asarray(numpy_helper.to_array(tensor)).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(np.asarray(wide), tensor.name))
     del graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return with_types(model)

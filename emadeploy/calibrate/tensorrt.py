@@ -16,7 +16,7 @@ from emadeploy.build.graph import GRAPH_NAME, OnnxGraph
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.half import to_half
 from emadeploy.calibrate.half_choice import Choice
-from emadeploy.calibrate.half_graph import unfit
+from emadeploy.calibrate.half_graph import unfit, with_types
 from emadeploy.calibrate.half_rounding import rounded
 from emadeploy.calibrate.insert import Types
 from emadeploy.calibrate.placement import MOVES, place_for_tensorrt
@@ -101,7 +101,7 @@ def _bytes_at_the_border(model: onnx.ModelProto) -> onnx.ModelProto:
             graph.node.remove(cast)
             graph.node.insert(0, cast)
             del graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return with_types(model)
 
 
 def _written(graph: OnnxGraph, model: onnx.ModelProto) -> OnnxGraph:

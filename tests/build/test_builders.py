@@ -16,7 +16,7 @@ def test_every_target_listed_has_a_builder_of_its_engine() -> None:
     for target in build.targets():
         engine = TARGETS[target][0]
         found = build.builder(engine)
-        assert found.__module__ == f"emadeploy.build.{engine}"
+        assert found.__module__ == f"emadeploy.build.{engine.removesuffix('_rtx')}"
 
 
 def test_listing_imports_no_engine() -> None:
@@ -34,20 +34,18 @@ def test_no_library_of_nvidia_is_needed_for_the_portable_artifact() -> None:
     assert build.BUILDERS["tensorrt"].package == "onnx"
 
 
-@pytest.mark.parametrize("target", ["trt-fp32", "trt-fp16"])
-def test_a_target_of_another_version(target: str) -> None:
-    assert target not in build.targets()
-    with pytest.raises(BuildError, match=f"target '{target}' is not in this version; it builds .*, trt-int8$"):
-        build.builder("tensorrt", target)
-    assert build.builder("tensorrt", "trt-int8") is build.builder("tensorrt")
+def test_tensorrt_and_tensorrt_for_rtx_take_the_same_graphs() -> None:
+    assert build.builder("tensorrt_rtx") is build.builder("tensorrt")
+    assert set(build.targets()) == set(TARGETS)
 
 
 @pytest.mark.parametrize("engine", list(build.BUILDERS))
 def test_a_missing_package_comes_with_its_install_line(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setitem(sys.modules, build.BUILDERS[engine].package, None)
-    monkeypatch.delitem(sys.modules, f"emadeploy.build.{engine}", raising=False)
+    module = f"emadeploy.build.{engine.removesuffix('_rtx')}"
+    monkeypatch.delitem(sys.modules, module, raising=False)
     package, extra = build.BUILDERS[engine].package, build.BUILDERS[engine].extra
     with pytest.raises(BackendMissing, match=rf"'{engine}' needs {package}, .*pip install 'emadeploy\[{extra}\]'"):
         build.builder(engine)
     monkeypatch.undo()
-    importlib.import_module(f"emadeploy.build.{engine}")
+    importlib.import_module(module)

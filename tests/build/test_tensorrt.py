@@ -11,14 +11,13 @@ import pytest
 from networks import PRODUCT, tiny_graph
 from onnx import TensorProto, helper, numpy_helper
 
-from emadeploy import runtime
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.tensorrt import build
 from emadeploy.build.tensorrt_rules import RULES, check_rules
-from emadeploy.contract.errors import BackendMissing, BuildError
+from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import Manifest
 
-CALIBRATION = {"recipe": "by hand", "rest": "fp16"}
+CALIBRATION = {"recipe": "by hand", "rest": "fp32"}
 Change = Callable[["Sketch"], None]
 
 
@@ -56,6 +55,8 @@ class Sketch:
         ]
         self.constants |= {"from": np.array([0, 0], np.int64), "to": np.array([4, 4], np.int64)}
         self.extents: Sequence[Any] = (1, 3, 4, 4)
+        self.answers: dict[str, tuple[int, Sequence[int]]] = {"depth": (TensorProto.FLOAT, (1, 1, 4, 4))}
+        self.opset = 18
 
     def node(self, name: str) -> onnx.NodeProto:
         return next(node for node in self.nodes if node.name == name)
@@ -65,12 +66,11 @@ class Sketch:
             self.nodes,
             "sketch",
             [helper.make_tensor_value_info("image", TensorProto.FLOAT, self.extents)],
-            [helper.make_tensor_value_info("depth", TensorProto.FLOAT, (1, 1, 4, 4))],
+            [helper.make_tensor_value_info(name, type_, shape) for name, (type_, shape) in self.answers.items()],
             [numpy_helper.from_array(array, name) for name, array in self.constants.items()],
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-        onnx.checker.check_model(model)
-        return model
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.x", 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
 
 
 def pair(source: str, result: str) -> list[onnx.NodeProto]:
@@ -133,6 +133,47 @@ def bare_product(sketch: Sketch) -> None:
     sketch.node(PRODUCT).input[1] = "keys"
 
 
+def unknown_operator(sketch: Sketch) -> None:
+    sketch.node("heads.depth/Resize").input[0] = "shaped"
+    sketch.nodes.insert(-1, helper.make_node("Hardmax", ["c"], ["shaped"], name="heads.depth/Hardmax"))
+
+
+def foreign_operator(sketch: Sketch) -> None:
+    sketch.node("heads.depth/Resize").input[0] = "shaped"
+    sketch.nodes.insert(-1, helper.make_node("FusedConv", ["c"], ["shaped"], name="heads.depth/F", domain="com.x"))
+
+
+def half_weight(sketch: Sketch) -> None:
+    sketch.constants["weight2"] = sketch.constants["weight2"].astype(np.float16)
+
+
+def half_scale(sketch: Sketch) -> None:
+    sketch.opset = 19
+    sketch.constants["half"] = np.array(0.1, np.float16)
+    sketch.node("values/Quantise").input[1] = "half"
+
+
+def float64_inside(sketch: Sketch) -> None:
+    sketch.node("heads.depth/Resize").input[0] = "narrow"
+    sketch.nodes[-1:-1] = [
+        helper.make_node("Cast", ["c"], ["wide"], name="heads.depth/Cast", to=TensorProto.DOUBLE),
+        helper.make_node("Cast", ["wide"], ["narrow"], name="heads.depth/Cast_1", to=TensorProto.FLOAT),
+    ]
+
+
+def int64_answer(sketch: Sketch) -> None:
+    sketch.nodes.append(helper.make_node("ArgMax", ["depth"], ["label"], name="heads.depth/ArgMax", axis=1))
+    sketch.answers["label"] = (TensorProto.INT64, (1, 1, 4, 4))
+
+
+def bytes_that_move(sketch: Sketch) -> None:
+    sketch.nodes += [
+        helper.make_node("Cast", ["depth"], ["byte"], name="heads.depth/Cast", to=TensorProto.UINT8),
+        helper.make_node("Transpose", ["byte"], ["label"], name="heads.depth/Transpose", perm=[0, 2, 3, 1]),
+    ]
+    sketch.answers["label"] = (TensorProto.UINT8, (1, 4, 4, 1))
+
+
 VIOLATIONS: dict[Change, tuple[str, str]] = {
     quantised_bias: ("bias", "an int32 bias"),
     unsigned_bytes: ("image/Quantise", "integers of uint8"),
@@ -144,6 +185,13 @@ VIOLATIONS: dict[Change, tuple[str, str]] = {
     default_axis: ("backbone.conv/Conv", "scales of its weight along axis 1"),
     transposed: ("heads.depth/Conv", "Q/DQ on a ConvTranspose"),
     bare_product: (PRODUCT, "no Q/DQ on its input 'keys'"),
+    unknown_operator: ("heads.depth/Hardmax", "TensorRT's parser has no Hardmax"),
+    foreign_operator: ("heads.depth/F", "com.x.FusedConv is no operator of ONNX"),
+    half_weight: ("heads.depth/Conv", r"it reads float32 \('b'\) and float16 \('weight2'\)"),
+    half_scale: ("values/Quantise", "its scale is float16 and its float side 'values' float32"),
+    float64_inside: ("heads.depth/Cast", "tensor 'wide' is float64"),
+    int64_answer: ("heads.depth/ArgMax", "'label', which goes in or comes out, is int64"),
+    bytes_that_move: ("heads.depth/Transpose", "tensor 'byte' is uint8"),
 }
 
 
@@ -166,7 +214,35 @@ def pair_behind_resize(sketch: Sketch) -> None:
     sketch.nodes += pair("resized", "depth")
 
 
-CONTROLS: list[Change] = [per_tensor, axis_from_the_end, transposed_in_float, pair_behind_resize]
+def half_in_its_own_region(sketch: Sketch) -> None:
+    """Float16 from the keys on, with their scale, and a Cast where it ends."""
+    sketch.opset = 19
+    sketch.constants["half"] = np.array(0.1, np.float16)
+    for node in ("values/Dequantise", "keys/Dequantise"):
+        sketch.node(node).input[1] = "half"
+    half_weight(sketch)
+    sketch.node("heads.depth/Resize").input[0] = "wide"
+    cast = helper.make_node("Cast", ["c"], ["wide"], name="heads.depth/Cast", to=TensorProto.FLOAT)
+    sketch.nodes.insert(-1, cast)
+
+
+def label_in_bytes(sketch: Sketch) -> None:
+    """Int64 inside, a byte at the border."""
+    sketch.nodes += [
+        helper.make_node("ArgMax", ["depth"], ["index"], name="heads.depth/ArgMax", axis=1),
+        helper.make_node("Cast", ["index"], ["label"], name="heads.depth/Cast", to=TensorProto.UINT8),
+    ]
+    sketch.answers["label"] = (TensorProto.UINT8, (1, 1, 4, 4))
+
+
+CONTROLS: list[Change] = [
+    per_tensor,
+    axis_from_the_end,
+    transposed_in_float,
+    pair_behind_resize,
+    half_in_its_own_region,
+    label_in_bytes,
+]
 
 
 def changed(change: Change) -> onnx.ModelProto:
@@ -213,6 +289,14 @@ def test_several_violations_are_counted() -> None:
         check_rules(sketch.model())
 
 
+def test_what_is_no_graph_at_all_is_refused() -> None:
+    model = Sketch().model()
+    model.opset_import.pop()
+    model.opset_import.pop()
+    with pytest.raises(BuildError, match="not a graph of ONNX"):
+        check_rules(model)
+
+
 def test_a_product_of_ctal_that_is_kept_in_float_needs_no_pairs() -> None:
     check_rules(changed(bare_product), kept=[PRODUCT])
 
@@ -235,20 +319,62 @@ def test_the_artifact_is_the_graph_and_claims_no_precision(graph: OnnxGraph, tmp
     assert not manifest.compiled
     assert (manifest.precision, manifest.audit) == ({}, None)
     assert manifest.asked == {"backbone": "int8", "ctal": "int8", "heads.depth": "int8"}
-    assert (manifest.rest, manifest.calibration) == ("fp16", CALIBRATION)
+    assert (manifest.rest, manifest.calibration) == ("fp32", CALIBRATION)
 
 
-def test_it_is_not_run_by_this_version(graph: OnnxGraph, tmp_path: Path) -> None:
-    build(graph, tmp_path / "out", "trt-int8")
-    with pytest.raises(BackendMissing, match="engine 'tensorrt' has no backend in this version of emadeploy"):
-        runtime.load(tmp_path / "out")
+def in_float(sketch: Sketch) -> None:
+    sketch.constants["w"] = np.ones((4, 3, 1, 1), np.float32)
+    for node in sketch.nodes:
+        node.input[:] = [name.removesuffix("_q") for name in node.input]
+    sketch.nodes = [node for node in sketch.nodes if not node.op_type.endswith(("QuantizeLinear", "DequantizeLinear"))]
 
 
-@pytest.mark.parametrize("target", ["trt-fp32", "trt-fp16"])
-def test_other_precisions_are_refused(graph: OnnxGraph, tmp_path: Path, target: str) -> None:
-    with pytest.raises(BuildError, match=f"target '{target}' is not in this version; for TensorRT it builds trt-int8"):
+def in_half(sketch: Sketch) -> None:
+    in_float(sketch)
+    half_weight(sketch)
+    sketch.node("heads.depth/Conv").input[0] = "b16"
+    at = sketch.nodes.index(sketch.node("heads.depth/Conv"))
+    sketch.nodes.insert(at, helper.make_node("Cast", ["b"], ["b16"], name="heads.depth/C", to=TensorProto.FLOAT16))
+    sketch.node("heads.depth/Resize").input[0] = "wide"
+    cast = helper.make_node("Cast", ["c"], ["wide"], name="heads.depth/Cast", to=TensorProto.FLOAT)
+    sketch.nodes.insert(-1, cast)
+
+
+@pytest.mark.parametrize(("target", "change"), [("trt-fp32", in_float), ("trt-rtx-fp16", in_half)])
+def test_a_graph_in_float_says_its_precision(graph: OnnxGraph, tmp_path: Path, target: str, change: Change) -> None:
+    onnx.save(changed(change), graph.path)
+    manifest = build(replace(graph, calibration=None), tmp_path / "out", target)
+    precision = target.rpartition("-")[2]
+    assert (manifest.rest, set(manifest.asked.values()), manifest.compiled) == (precision, {precision}, False)
+
+
+def test_for_rtx_the_manifest_says_what_its_int8_is_documented_for(graph: OnnxGraph, tmp_path: Path) -> None:
+    notes = build(graph, tmp_path / "out", "trt-rtx-int8").graph["notes"]
+    assert any("for products that quantise their weights alone" in note for note in notes)
+    assert "notes" not in build(graph, tmp_path / "other", "trt-int8").graph
+
+
+@pytest.mark.parametrize(
+    ("target", "change", "message"),
+    [
+        ("trt-fp16", in_float, "is all float32, and fp16 with the rest in fp16 was asked for"),
+        ("trt-fp32", in_half, "holds float16, and fp32 with the rest in fp32 was asked for"),
+        ("trt-fp32", per_tensor, "holds Q/DQ, and fp32 was asked for"),
+        ("trt-int8", half_in_its_own_region, "holds float16, and int8 with the rest in fp32 was asked for"),
+    ],
+)
+def test_a_graph_typed_otherwise_is_refused(
+    graph: OnnxGraph, tmp_path: Path, target: str, change: Change, message: str
+) -> None:
+    onnx.save(changed(change), graph.path)
+    with pytest.raises(BuildError, match=message):
         build(graph, tmp_path / "out", target)
     assert not (tmp_path / "out").exists()
+
+
+def test_targets_of_other_engines_are_refused(graph: OnnxGraph, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="target 'openvino-int8' is for openvino; this makes graphs for tensorrt and"):
+        build(graph, tmp_path / "out", "openvino-int8")
 
 
 def test_a_graph_without_calibration_is_refused(graph: OnnxGraph, tmp_path: Path) -> None:
