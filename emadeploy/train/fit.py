@@ -60,9 +60,10 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
     if not resume and rank_zero_only.rank == 0:
         write_record(run)
     trainer, module, keeper, data = _prepare(run, model, train_set, val_set, step=step, progress=progress)
+    state = run.output / STATE if resume and (run.output / STATE).is_file() else None
     with quiet(), keeper.listening():
         try:
-            trainer.fit(module, *data, ckpt_path=run.output / STATE if resume else None, weights_only=True)
+            trainer.fit(module, *data, ckpt_path=state, weights_only=True)
             if keeper.validated_at != module.global_step:
                 # The last step was not the last of an epoch that is validated.
                 trainer.validate(module, data[1], verbose=False)
@@ -110,6 +111,7 @@ def _prepare(
         )
     if run.processes > 1 and recipe.batch_norm == "synchronised":
         synchronise_batch_norm(module, trainer.strategy.root_device.type)
+    module.train()  # Lightning takes the modes as they are, and brings them back after each validation
     return trainer, module, keeper, (train_loader, val_loader)
 
 

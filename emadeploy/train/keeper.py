@@ -134,10 +134,11 @@ class Keeper(Callback):
         assert isinstance(module, TrainingModule)
         _check_finite(module)
         self.saved_at, self.saved_step = time.monotonic(), module.global_step
-        with self._advice():
-            trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
+        # The state last: where a kill comes between the two, the run goes on from before and makes `last` anew.
         if trainer.is_global_zero:
             self._save_weights(module, "last")
+        with self._advice():
+            trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
 
     def _save_weights(self, module: TrainingModule, name: str) -> None:
         _check_finite(module)

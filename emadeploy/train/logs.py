@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 TABLE, BOARD = "metrics.csv", "tensorboard"
 
@@ -16,18 +17,27 @@ def loggers(output: Path, step: int) -> list[Logger]:
 
     What an earlier process wrote after that step is forgotten: it will be written again.
     """
+    columns = _forget_after(output / TABLE, step) if rank_zero_only.rank == 0 else []
     table = CSVLogger(str(output), name="", version="", flush_logs_every_n_steps=1)
-    # Lightning takes the columns of a table that is there for unknown ones, and fails on them.
-    table.experiment.metrics_keys = _forget_after(output / TABLE, step) if step else []
-    board = TensorBoardLogger(str(output), name="", version=BOARD, purge_step=step or None)
+    if columns:
+        # Lightning deletes the table of an earlier process when it opens its own.
+        table.experiment.metrics_keys = columns
+        os.replace(_kept(output / TABLE), output / TABLE)
+    board = TensorBoardLogger(str(output), name="", version=BOARD, purge_step=step)
     return [table, board]
 
 
+def _kept(path: Path) -> Path:
+    return path.with_name(f".{path.name}.kept")
+
+
 def _forget_after(path: Path, step: int) -> list[str]:
-    """Leave the rows before ``step`` in the table, and return its columns."""
-    if not path.is_file():
+    """Write the rows before ``step`` of the table, if there is one, beside it, and return its columns."""
+    # A process that was killed just here has left them there alone.
+    source = path if path.is_file() else _kept(path)
+    if not source.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
+    with source.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         columns = list(reader.fieldnames or [])
         # The last row of a killed process may lack its end.
@@ -37,5 +47,5 @@ def _forget_after(path: Path, step: int) -> list[str]:
         writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)
+    os.replace(partial, _kept(path))
     return columns

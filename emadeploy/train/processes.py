@@ -97,7 +97,7 @@ class HostSyncBatchNorm(nn.BatchNorm2d):
         """Normalise, in training by the mean and variance of all processes' pixels."""
         if not self.training or count() == 1:
             return super().forward(input)
-        feat_BCHW = input.float()
+        feat_BCHW = input.to(torch.promote_types(input.dtype, torch.float32))
         pixels = total(feat_BCHW.new_tensor(feat_BCHW.numel() / feat_BCHW.shape[1]))
         mean_C = _SumOverProcesses.apply(feat_BCHW.sum((0, 2, 3))) / pixels
         # In two passes: the difference of two large sums would lose the digits of a small variance.

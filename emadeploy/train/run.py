@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,7 +102,9 @@ def write_record(run: Run) -> None:
     """Write down what was asked for; raises SpecError where the folder cannot be written."""
     try:
         run.output.mkdir(parents=True, exist_ok=True)
-        (run.output / RECORD).write_text(json.dumps(run.to_dict(), indent=2) + "\n", encoding="utf-8")
+        partial = run.output / f".{RECORD}.partial"
+        partial.write_text(json.dumps(run.to_dict(), indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, run.output / RECORD)
     except OSError as error:
         raise SpecError(f"{run.output} cannot be written: {error.strerror or error}; name another with -o") from None
 
@@ -109,16 +112,17 @@ def write_record(run: Run) -> None:
 def step_to_resume(run: Run) -> int:
     """Return the step that the trainer's state stands at, having checked that it is of this run and whole.
 
-    Raises SpecError where it is of another run, or there is none; ArtifactError where it is damaged.
+    A run that was ended before its first save stands at 0, without a state. Raises SpecError where the folder holds
+    another run, or none; ArtifactError where it is damaged.
     """
     record, state = run.output / RECORD, run.output / STATE
-    if not state.is_file():
-        raise SpecError(f"{run.output} holds no run to resume (no {STATE}); start it without --resume")
+    if not record.is_file():
+        raise SpecError(f"{run.output} holds no run to resume (no {RECORD}); start it without --resume")
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
         # A recipe's field that is younger than the run has its default.
         before["spec"] = ModelSpec.from_dict(before["spec"]).to_dict()
-        step = int(torch.load(state, map_location="cpu", weights_only=True)["global_step"])
+        step = int(torch.load(state, map_location="cpu", weights_only=True)["global_step"]) if state.exists() else 0
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, pickle.UnpicklingError, SpecError) as error:
         raise ArtifactError(
             f"{run.output} cannot be resumed, its {RECORD} or {STATE} is damaged ({first_line(error)}); "

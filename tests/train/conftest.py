@@ -1,11 +1,15 @@
 """Made data and a small model for training tests."""
 
+import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec, TrainSpec
+from emadeploy.contract.recipe import TrainSpec
+from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec
 from emadeploy.data.sample import Sample
 
 HEIGHT, WIDTH = 32, 64
@@ -54,3 +58,44 @@ def make_spec() -> Callable[..., ModelSpec]:
         return ModelSpec("tiny", network, tasks, InputSpec(HEIGHT, WIDTH), train=TrainSpec(**recipe))
 
     return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, make_spec: Callable[..., ModelSpec]) -> Callable[..., Any]:
+    """Return a function that describes a run into tmp_path / name; keywords are the run's or the recipe's."""
+    from emadeploy.train.run import Run
+
+    def make(name: str = "run", network: str = "hps", **options: Any) -> Run:
+        fields = {field.name for field in dataclasses.fields(TrainSpec)}
+        recipe = {key: options.pop(key) for key in list(options) if key in fields}
+        return Run(make_spec(network, **recipe), tmp_path / name, "made", "made", **options)
+
+    return make
+
+
+@pytest.fixture
+def stop_after() -> Callable[..., Callable[[], None]]:
+    """Return a function that makes an ``on_read`` for frames: after so many reads it calls ``act``, or raises it."""
+
+    def make(reads: int, act: Any) -> Callable[[], None]:
+        count = 0
+
+        def on_read() -> None:
+            nonlocal count
+            count += 1
+            if count > reads:
+                if isinstance(act, type):
+                    raise act
+                act()
+
+        return on_read
+
+    return make
+
+
+@pytest.fixture
+def digest() -> Callable[..., str]:
+    """Return a function that identifies the weights of a run's checkpoint."""
+    from emadeploy import nets
+
+    return lambda run, which="last": nets.read_checkpoint(run.output / which).digest

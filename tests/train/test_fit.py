@@ -1,12 +1,8 @@
 """Runs: they learn, repeat themselves to the bit, survive being ended, and refuse what is not theirs."""
 
 import csv
-import dataclasses
 import json
 import math
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +14,6 @@ pytest.importorskip("lightning")
 
 from emadeploy import nets  # noqa: E402
 from emadeploy.contract.errors import ArtifactError, DataError, SpecError  # noqa: E402
-from emadeploy.contract.recipe import TrainSpec  # noqa: E402
 from emadeploy.train import fit as fit_module  # noqa: E402
 from emadeploy.train import keeper as keeper_module  # noqa: E402
 from emadeploy.train.fit import fit  # noqa: E402
@@ -27,42 +22,13 @@ from emadeploy.train.module import TrainingModule  # noqa: E402
 from emadeploy.train.run import Run  # noqa: E402
 
 
-@pytest.fixture
-def make_run(tmp_path, make_spec):
-    """Return a function that describes a run into tmp_path / name."""
-
-    def make(name: str = "run", network: str = "hps", **options) -> Run:
-        fields = {field.name for field in dataclasses.fields(TrainSpec)}
-        recipe = {key: options.pop(key) for key in list(options) if key in fields}
-        return Run(make_spec(network, **recipe), tmp_path / name, "made", "made", **options)
-
-    return make
+class Stopped(Exception):  # noqa: N818 - it is no error
+    """The run ends here, as if the machine had."""
 
 
 def losses(run: Run) -> list[float]:
     with (run.output / "metrics.csv").open() as file:
         return [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-
-
-def digest(run: Run, which: str = "last") -> str:
-    return nets.read_checkpoint(run.output / which).digest
-
-
-class Stopped(Exception):  # noqa: N818 - it is no error
-    """The run ends here, as if the machine had."""
-
-
-def stop_after(reads: int, error: BaseException | None = None):
-    """Return a function that raises once it has been called more often than ``reads``."""
-    count = 0
-
-    def on_read() -> None:
-        nonlocal count
-        count += 1
-        if count > reads:
-            raise error or Stopped
-
-    return on_read
 
 
 # ---- learning
@@ -116,7 +82,7 @@ def test_error_is_the_geometric_mean_of_the_primary_errors():
 
 
 @pytest.mark.parametrize("length", [{"epochs": 2}, {"steps": 4}], ids=["epochs", "steps"])
-def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, frames, length):
+def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, frames, digest, stop_after, length):
     whole, again, ended = (make_run(name, **length) for name in ("whole", "again", "ended"))
     fit(whole, frames(4), frames(1), progress=False)
     fit(again, frames(4), frames(1), progress=False)
@@ -124,7 +90,7 @@ def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, fr
     assert digest(whole, "best") == digest(again, "best")
 
     with pytest.raises(Stopped):
-        fit(ended, frames(4, stop_after(5)), frames(1), progress=False)  # inside the second epoch
+        fit(ended, frames(4, stop_after(5, Stopped)), frames(1), progress=False)  # inside the second epoch
     assert nets.read_checkpoint(ended.output / "last").step == 2
     assert digest(ended) != digest(whole)
     fit(ended, frames(4), frames(1), resume=True, progress=False)
@@ -137,7 +103,7 @@ def test_same_seed_same_weights_and_continuing_is_as_if_never_ended(make_run, fr
     assert nets.read_checkpoint(ended.output / "last") == former
 
 
-def test_another_seed_gives_other_weights(make_run, frames):
+def test_another_seed_gives_other_weights(make_run, frames, digest):
     one, two = make_run("one", steps=1), make_run("two", steps=1, seed=1)
     fit(one, frames(2), frames(1), progress=False)
     fit(two, frames(2), frames(1), progress=False)
@@ -145,12 +111,12 @@ def test_another_seed_gives_other_weights(make_run, frames):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, monkeypatch, workers):
+def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, digest, stop_after, monkeypatch, workers):
     whole, ended = make_run("whole", epochs=2, batch_size=1), make_run("ended", epochs=2, batch_size=1)
     fit(whole, frames(4), frames(1), progress=False)
     monkeypatch.setattr(keeper_module, "SAVE_EVERY_S", -1.0)
     with pytest.raises(Stopped):
-        fit(ended, frames(4, stop_after(6)), frames(1), progress=False)  # inside the second epoch
+        fit(ended, frames(4, stop_after(6, Stopped)), frames(1), progress=False)  # inside the second epoch
     assert nets.read_checkpoint(ended.output / "last").step == 6
     monkeypatch.undo()
     fit(replace(ended, workers=workers), frames(4), frames(1), resume=True, progress=False)
@@ -161,7 +127,7 @@ def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, monke
 # ---- refusals
 
 
-def test_a_second_run_into_the_same_folder_is_refused(make_run, frames):
+def test_a_second_run_into_the_same_folder_is_refused(make_run, frames, digest):
     run = make_run(steps=1)
     fit(run, frames(2), frames(1), progress=False)
     before = digest(run)
@@ -182,7 +148,7 @@ def test_a_second_run_into_the_same_folder_is_refused(make_run, frames):
 
 
 def test_nothing_to_resume(make_run, frames, tmp_path):
-    with pytest.raises(SpecError, match=r"holds no run to resume \(no trainer.ckpt\)"):
+    with pytest.raises(SpecError, match=r"holds no run to resume \(no run.json\)"):
         fit(make_run(), frames(2), frames(1), resume=True, progress=False)
     assert not (tmp_path / "run").exists()
 
@@ -260,37 +226,3 @@ def test_weights_that_do_not_fit_leave_no_folder(make_run, frames, make_spec, tm
         with pytest.raises(ArtifactError):
             fit(make_run(**options), frames(2), frames(1), progress=False)
         assert not (tmp_path / "run").exists()
-
-
-# ---- a kill
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from conftest import Frames
-from emadeploy.contract.spec import ModelSpec
-from emadeploy.train.fit import fit
-from emadeploy.train.run import Run
-import json
-reads = 0
-def on_read():
-    global reads
-    reads += 1
-    if reads > 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-spec = ModelSpec.from_dict(json.loads(Path("spec.json").read_text()))
-fit(Run(spec, Path("run"), "made", "made"), Frames(2, on_read), Frames(1), progress=False)
-"""
-
-
-def test_a_killed_run_leaves_a_checkpoint_and_can_be_continued(make_run, frames, tmp_path):
-    run = make_run(epochs=3)
-    (tmp_path / "spec.json").write_text(json.dumps(run.spec.to_dict()))
-    script = KILLED.format(tests=str(Path(__file__).parent))
-    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert nets.load(run.output / "last").spec == run.spec
-    assert nets.read_checkpoint(run.output / "last").step == 2
-    fit(run, frames(2), frames(1), resume=True, progress=False)
-    assert nets.read_checkpoint(run.output / "last").step == 3
