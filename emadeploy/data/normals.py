@@ -14,7 +14,7 @@ Float64 = npt.NDArray[np.float64]
 
 #: Half the side of the window that a plane is fitted to, pixels: 9 x 9.
 RADIUS = 4
-#: Share of the window that must have a depth.
+#: Share of the window, as far as it lies inside the map, that must have a depth.
 _LEAST = 0.5
 #: A window that no plane fits to this share of its depth (root mean square) lies across an edge.
 _MISFIT = 0.01
@@ -48,7 +48,7 @@ def normals_from_depth(
     y = np.broadcast_to(((np.arange(height) - camera.cy) / camera.fy)[:, None], (height, width))
 
     count = _box(known.astype(np.float64), radius)
-    enough = known & (count >= _LEAST * (2 * radius + 1) ** 2)
+    enough = known & (count >= _LEAST * _box(np.ones_like(inverse), radius))
     count = np.maximum(count, 1)
 
     def mean(values: Float64) -> Float64:

@@ -66,10 +66,10 @@ def read_matlab(path: Path, *names: str) -> dict[str, Array]:
         from scipy.io import loadmat
     except ModuleNotFoundError:
         raise BackendMissing.of("reading .mat files", "scipy", "data") from None
+    if not path.is_file():
+        raise DataError(f"{path} is not there")
     try:
         stored = loadmat(path, variable_names=names)
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there") from None
     except NotImplementedError:
         raise DataError(f"{path} is of MATLAB 7.3; save it with -v7") from None
     # A damaged file fails wherever the damage is, with whatever comes out of it.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emadeploy.contract.errors import DataError, SpecError
-from emadeploy.contract.plain import as_mapping, known_fields, make, one_of, require, to_plain
+from emadeploy.contract.plain import as_list, as_mapping, is_a, known_fields, make, one_of, require, to_plain
 from emadeploy.contract.tasks import CLASS_SETS, KINDS
 
 NAME = "dataset.json"
@@ -36,6 +36,8 @@ class DatasetRecord:
     def __post_init__(self) -> None:
         require(self.schema == SCHEMA, f"schema {self.schema} is not {SCHEMA}: made by another version of emadeploy")
         one_of("class set", self.classes, tuple(CLASS_SETS))
+        fits = len(self.size) == 2 and all(is_a(int, extent) and extent > 0 for extent in self.size)
+        require(fits, f"size {self.size} is not height and width")
         if self.normals_frame is not None:
             one_of("normals_frame", self.normals_frame, KINDS["normals"].frames)
 
@@ -58,7 +60,7 @@ def read_record(directory: Path, dataset: str) -> DatasetRecord | None:
         raise DataError(f"{path} cannot be read: {error}") from None
     try:
         values: dict[str, Any] = known_fields(DatasetRecord, as_mapping("the record", json.loads(text)))
-        values["size"] = tuple(values.get("size", ()))
+        values["size"] = tuple(as_list("size", values.get("size", ())))
         record = make(DatasetRecord, values)
     except (ValueError, TypeError, SpecError) as error:
         raise DataError(f"{path} is not a record that `emadeploy data convert` wrote: {error}") from None

@@ -99,8 +99,8 @@ class RawCityscapes:
     def _truth(path: Path, image: Array, dtype: Any) -> Array:
         stored = read_png(path)
         if stored.dtype != dtype or stored.ndim != 2:
-            channels = 1 if stored.ndim == 2 else stored.shape[2]
-            raise DataError(f"{path} has {channels} channels of {stored.dtype}; expected one of {np.dtype(dtype)}")
+            wanted = f"(H, W) of {np.dtype(dtype)}"
+            raise DataError(f"{path} has shape {stored.shape} of {stored.dtype}; expected {wanted}")
         if stored.shape != image.shape[:2]:
             raise DataError(
                 f"{path} is {stored.shape[0]} x {stored.shape[1]} pixels, its image {image.shape[0]} x {image.shape[1]}"
