@@ -134,3 +134,46 @@ def write_pascal(root: Path) -> dict[str, dict[str, np.ndarray]]:
             scipy_io.savemat(root / "pascal-context" / "trainval" / f"{name}.mat", {"LabelMap": maps["labels"]})
             made[name] = maps
     return made
+
+
+#: The ``dataset.yml`` of :func:`write_user_folder`.
+DATASET_YML = """
+image: images
+splits: {train: train.txt, val: val.txt}
+tasks:
+  semseg: {files: labels, classes: [floor, wall, other], ignore: [9]}
+  depth: {files: depth, scale: 0.001, invalid: [0, 65535]}
+  normals: {files: normals}
+  edge: {files: edges, positive: 255}
+"""
+
+
+def write_user_folder(root: Path, yml: str = DATASET_YML) -> dict[str, dict[str, np.ndarray]]:
+    """Write a user's folder: 'a' and 'b' to train, 'c' to validate; 'b' lacks its depth, 'c' its edges."""
+    rng = np.random.default_rng(11)
+    size = (10, 14)
+    made = {}
+    for name in ("a", "b", "c"):
+        normals = rng.normal(size=(*size, 3)).astype(np.float32)
+        normals /= np.linalg.norm(normals, axis=2, keepdims=True)
+        normals[0] = 0
+        maps = {
+            "images": rng.integers(0, 256, (*size, 3), np.uint8),
+            "labels": rng.choice([0, 1, 2, 9], size).astype(np.uint8),
+            "depth": rng.choice([0, 1500, 65535, 9000], size).astype(np.uint16),
+            "normals": normals,
+            "edges": (255 * rng.integers(0, 2, size)).astype(np.uint8),
+        }
+        for folder, array in maps.items():
+            if (name, folder) in (("b", "depth"), ("c", "edges")):
+                continue
+            if folder == "normals":
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                np.save(root / folder / f"{name}.npy", array)
+            else:
+                write_png(root / folder / f"{name}.png", array)
+        made[name] = maps
+    (root / "train.txt").write_text("b\na\n\n")
+    (root / "val.txt").write_text("c")
+    (root / "dataset.yml").write_text(yml)
+    return made
