@@ -88,18 +88,16 @@ def _print(record: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
-    corrupt = len(record["corrupt"])
-    console.print(Text(f"{record['data']}: {record['frames']} frames, {corrupt or 'none'} corrupt"))
+    print(f"{record['data']}: frames {record['frames']}, corrupt {len(record['corrupt'])}")
     sizes = ", ".join(f"{size} ({count})" for size, count in record["sizes"].items())
     mean, std = (" ".join(f"{v:.3f}" for v in record["image"][name] or ()) for name in ("mean", "std"))
-    console.print(Text(f"image: {sizes or 'none'}; mean {mean or 'none'}, std {std or 'none'}"))
+    print(f"image: {sizes or 'none'}; mean {mean or 'none'}, std {std or 'none'}")
     table = Table("task", "frames", "invalid", "what it holds", box=SIMPLE_HEAD)
     for name, task in record["tasks"].items():
         told = "; ".join(_told(task))
         table.add_row(*map(Text, (name, str(task["frames"]), _percent(task["invalid"]), told)))
     if record["tasks"]:
-        console.print(table)
+        Console(highlight=False).print(table)
 
 
 def _told(task: Mapping[str, Any]) -> Iterator[str]:
