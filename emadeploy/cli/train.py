@@ -45,6 +45,9 @@ def command(
     ] = None,
     on_corrupt: Annotated[str, typer.Option(help="What to do with frames that cannot be read: fail or skip.")] = "fail",
     seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.")] = 0,
+    find_lr: Annotated[
+        bool, typer.Option("--find-lr", help="Train nothing; print the learning rate at which the loss falls fastest.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
 ) -> None:
     """Train a model; leaves `last/` and `best/` checkpoints, safe against a kill at any moment."""
@@ -53,6 +56,7 @@ def command(
     from emadeploy.data.source import held_out
 
     with requires("training", "train"):
+        from emadeploy.train.find_rate import find_rate
         from emadeploy.train.fit import fit
         from emadeploy.train.keeper import Interrupted
         from emadeploy.train.run import Run
@@ -75,6 +79,10 @@ def command(
         baseline=baseline,
         on_corrupt=on_corrupt,
     )
+    if find_lr:
+        rate = find_rate(run, _open(data, "train"))
+        print(f"the loss falls fastest at a learning rate of {rate:.2g}: --learning-rate {rate:.2g}")
+        return
     try:
         fit(run, _open(data, "train"), _open(val_data, "val"), resume=resume)
     except Interrupted as stopped:

@@ -22,10 +22,9 @@ from emadeploy.contract.errors import DataError
 from emadeploy.contract.preprocess import preprocess, resize_nearest
 from emadeploy.contract.recipe import TrainSpec
 from emadeploy.contract.spec import ModelSpec
-from emadeploy.data.sample import Dataset, Sample
+from emadeploy.data.sample import Dataset, Sample, no_truth
 from emadeploy.train import processes
 from emadeploy.train.augment import Draw, augment, draw_epoch
-from emadeploy.train.losses import IGNORE
 
 #: Frames in a row that may be unreadable before one takes their place.
 REPLACEMENTS = 32
@@ -72,7 +71,10 @@ class Batches(TorchDataset[Batch]):
         return Batch(torch.zeros(3, *self.spec.input.size), self._all_tasks({}), [f"frame {draw.index}"], corrupt)
 
     def _all_tasks(self, truth: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: truth[name] if name in truth else _no_truth(name, self.spec.input.size) for name in self.tasks}
+        return {
+            name: truth[name] if name in truth else _target(name, no_truth(name, self.spec.input.size))
+            for name in self.tasks
+        }
 
 
 def collate(frames: Sequence[Batch]) -> Batch:
@@ -174,10 +176,3 @@ def _target(kind: str, target: np.ndarray) -> Tensor:
     if kind == "normals":
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(target, 2, 0), np.float32))
     return torch.from_numpy(target.astype(np.int64))
-
-
-def _no_truth(kind: str, size: tuple[int, int]) -> Tensor:
-    """Return the truth of a frame that has none: nothing in it is judged."""
-    if kind in ("depth", "normals"):
-        return torch.zeros(1 if kind == "depth" else 3, *size)
-    return torch.full(size, IGNORE, dtype=torch.int64)

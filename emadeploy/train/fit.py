@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from emadeploy import nets
 from emadeploy.contract.errors import DataError
-from emadeploy.contract.spec import ModelSpec
+from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.nets.entries import fill
 from emadeploy.train.batches import Batch, Batches, Draws, InOrder, Loader, collate
@@ -33,7 +33,8 @@ from emadeploy.train.run import STATE, Run, check_unused, step_to_resume, write_
 
 #: Steps between two rows of the logs.
 LOG_EVERY = 10
-_LIGHTNING_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+#: Precision of a recipe -> what Lightning calls it.
+LIGHTNING_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False, progress: bool = True) -> Path:
@@ -93,7 +94,7 @@ def _prepare(
             num_nodes=run.nodes,
             strategy=strategy(run, has_unused=bool(set(run.spec.task_names) - set(train_set.tasks))),
             plugins=[AtomicState()],
-            precision=_LIGHTNING_PRECISIONS[recipe.precision],
+            precision=LIGHTNING_PRECISIONS[recipe.precision],
             gradient_clip_val=recipe.clip_norm,
             accumulate_grad_batches=recipe.accumulate,
             # No max_steps: with it, Lightning takes a finished epoch for an open one when a run continues.
@@ -149,6 +150,18 @@ def _check_tasks(spec: ModelSpec, samples: Dataset, what: str) -> None:
             f"the {what} data {samples.description} has no truth for {', '.join(missing)}; it has "
             f"{', '.join(samples.tasks) or 'none at all'}"
         )
+    for found in samples.specs:
+        if found.name in spec.task_names:
+            wanted = spec.task(found.name)
+            if (found.channels, found.unit) != (wanted.channels, wanted.unit):
+                raise DataError(
+                    f"the {what} data {samples.description} has {found.name} of {_in_words(found)}, model {spec.name} "
+                    f"of {_in_words(wanted)}; choose a model made for this data, or change its model.yml"
+                )
+
+
+def _in_words(task: TaskSpec) -> str:
+    return task.unit or f"{task.channels} classes"
 
 
 def starting_model(run: Run) -> nets.Network:

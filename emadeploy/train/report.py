@@ -35,6 +35,10 @@ _NOISE = (
     r".*`srun` command is available",
     # Every process has the same metrics: their sums were added up already.
     r"It is recommended to use `self.log\(.*sync_dist=True\)`",
+    # Frozen statistics are in evaluation mode, as asked.
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # The finder of learning rates judges nothing.
+    r"You defined a `validation_step` but have no `val_dataloader`",
     # The trainer itself restores schedule and optimiser in this order.
     r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`",
 )

@@ -20,6 +20,7 @@ class Frames:
 
     description = "made frames"
     tasks = ("semseg", "depth", "normals")
+    specs = (TaskSpec("semseg", channels=3), TaskSpec("depth"), TaskSpec("normals"))
 
     def __init__(self, count: int, on_read: Callable[[], None] = lambda: None) -> None:
         self.count, self.on_read = count, on_read

@@ -14,6 +14,7 @@ pytest.importorskip("lightning")
 
 from emadeploy import nets  # noqa: E402
 from emadeploy.contract.errors import ArtifactError, DataError, SpecError  # noqa: E402
+from emadeploy.contract.spec import TaskSpec  # noqa: E402
 from emadeploy.train import fit as fit_module  # noqa: E402
 from emadeploy.train import keeper as keeper_module  # noqa: E402
 from emadeploy.train.fit import fit  # noqa: E402
@@ -158,6 +159,27 @@ def test_data_without_any_task_of_the_model_is_refused(make_run, frames, tmp_pat
     blind.tasks = ("edge",)
     with pytest.raises(DataError, match=r"validation data made frames has no truth for semseg, depth, normals"):
         fit(make_run(), frames(2), blind, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            TaskSpec("semseg", channels=19),
+            r"has semseg of 19 classes, model tiny of 3 classes; choose a model made for",
+        ),
+        (
+            TaskSpec("depth", unit="inverse_depth", direction="nearer_is_larger"),
+            r"training data made frames has depth of inverse_depth, model tiny of metre; choose a model",
+        ),
+    ],
+)
+def test_data_of_another_kind_is_refused(make_run, frames, tmp_path, given, message):
+    other = frames(2)
+    other.specs = (given,)
+    with pytest.raises(DataError, match=message):
+        fit(make_run(), other, frames(1), progress=False)
     assert not (tmp_path / "run").exists()
 
 

@@ -46,7 +46,7 @@ class Partial(Frames):
 devices = int(sys.argv[1])
 fit_module.LOG_EVERY = 1
 # In double precision what differs is but the order of sums; in single, Adam makes much of it.
-fit_module._LIGHTNING_PRECISIONS["fp32"] = "64-true"
+fit_module.LIGHTNING_PRECISIONS["fp32"] = "64-true"
 spec = ModelSpec.from_dict(json.loads(Path("spec.json").read_text()))
 for batch_norm in {norms!r}:
     now = replace(spec, train=replace(spec.train, batch_norm=batch_norm))

@@ -223,7 +223,7 @@ class Damaged:
     description, tasks = "damaged frames", ("semseg", "depth", "normals")
 
     def __init__(self, frames, count, damaged):
-        self.frames, self.damaged = frames(count), damaged
+        self.frames, self.damaged, self.specs = frames(count), damaged, frames.specs
 
     def __len__(self):
         return len(self.frames)
