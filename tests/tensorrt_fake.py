@@ -22,6 +22,14 @@ RECORDS = Path(__file__).parent / "reference" / "tensorrt_api"
 VERSIONS = ("tensorrt-8.6", "tensorrt-10.3", "tensorrt-10.13", "tensorrt-11.4", "tensorrt_rtx-1.7")
 #: onnx's type -> TensorRT's DataType, and what its inspector calls it.
 _TYPES = {1: ("FLOAT", "FP32"), 10: ("HALF", "FP16"), 2: ("UINT8", "UInt8"), 3: ("INT8", "Int8"), 6: ("INT32", "Int32")}
+_LAYER_TYPES = {
+    "Conv": "CONVOLUTION",
+    "MatMul": "MATRIX_MULTIPLY",
+    "Relu": "ACTIVATION",
+    "QuantizeLinear": "QUANTIZE",
+    "DequantizeLinear": "DEQUANTIZE",
+    "Cast": "CAST",
+}
 _MAGIC = b"a fake plan: "
 _TIMINGS = b"fake timings of "
 
@@ -47,7 +55,9 @@ class World:
     """What the fake stands in, and what was done to it.
 
     ``dla_cores``; ``refuses``: operators that the parser does not take; ``fails``: what a build reports in place of a
-    plan; ``gpu``: whether there is one, without which engines are built and not loaded. ``configs``: of each build.
+    plan; ``gpu``: whether there is one, without which engines are built and not loaded. ``configs``: of each build;
+    ``told``: layer -> what it was told to compute in.
+    ``enqueue``: takes work for a stream, with the memory that it touches (address -> bytes); by default done at once.
     """
 
     def __init__(
@@ -63,6 +73,8 @@ class World:
         self.module, self.version = module, str(record["version"])
         self.dla_cores, self.refuses, self.fails, self.gpu = dla_cores, refuses, fails, gpu
         self.configs: list[Any] = []
+        self.told: dict[str, list[str]] = {}
+        self.enqueue: Callable[[int, dict[int, int], Callable[[], None]], None] = lambda _stream, _memory, work: work()
 
     def made(self, cls: str, real: Any) -> Any:
         """Return ``real`` behind the surface that this version records for ``cls``."""
@@ -197,10 +209,52 @@ class _INetworkDefinition:
         real.name, real.shape = value.name, tuple(_shape(value))
         return self.world.made("ITensor", real)
 
+    @property
+    def num_layers(self) -> int:
+        return len(self.model.graph.node)
+
+    def get_layer(self, index: int) -> Any:
+        return self.world.made("ILayer", _ILayer(self.world, self.model, self.model.graph.node[index]))
+
 
 class _ITensor:
     name: str
     shape: tuple[int, ...]
+    dtype: Any
+
+
+class _ILayer:
+    """A layer of a network; what it is told to compute in is kept in the world's ``told``."""
+
+    def __init__(self, world: World, model: onnx.ModelProto, node: onnx.NodeProto) -> None:
+        self.world, self.model, self.node = world, model, node
+        self.name, self.num_inputs = node.name, len(node.input)
+        self.type = world.module.LayerType[_LAYER_TYPES.get(node.op_type, "SHUFFLE")]  # type: ignore[attr-defined]
+
+    def get_input(self, index: int) -> Any:
+        return self._tensor(self.node.input[index])
+
+    def get_output(self, index: int) -> Any:
+        return self._tensor(self.node.output[index])
+
+    def set_output_type(self, index: int, dtype: Any) -> None:
+        self.world.told.setdefault(self.name, []).append(dtype.name)
+
+    @property
+    def precision(self) -> Any:
+        raise NotImplementedError
+
+    @precision.setter
+    def precision(self, dtype: Any) -> None:
+        self.world.told.setdefault(self.name, []).append(dtype.name)
+
+    def _tensor(self, name: str) -> Any:
+        graph = self.model.graph
+        typed = {value.name: value.type.tensor_type.elem_type for value in (*graph.input, *graph.value_info)}
+        real = _ITensor()
+        real.name = name
+        real.dtype = self.world.module.DataType[_TYPES[typed.get(name, 1)][0]]  # type: ignore[attr-defined]
+        return self.world.made("ITensor", real)
 
 
 class _IBuilderConfig:
@@ -360,11 +414,19 @@ class _IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if set(self.addresses) != set(self.engine.values):
             return False
+        memory = {self.addresses[name]: self._bytes(value) for name, value in self.engine.values.items()}
+        self.engine.world.enqueue(stream_handle, memory, self._run)
+        return True
+
+    def _run(self) -> None:
         given = {value.name: self._memory(value).copy() for value in self.engine.model.graph.input}
         answers = self.session.run([value.name for value in self.engine.model.graph.output], given)
         for value, answer in zip(self.engine.model.graph.output, answers, strict=True):
             self._memory(value)[...] = answer
-        return True
+
+    def _bytes(self, value: Any) -> int:
+        dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        return int(np.prod(_shape(value))) * np.dtype(dtype).itemsize
 
     def _memory(self, value: Any) -> np.ndarray[Any, Any]:
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

@@ -35,7 +35,7 @@ WHEELS = {
     "tensorrt_rtx-1.7": "tensorrt-rtx-cu13-bindings==1.7.1.116",
 }
 #: Left out: making networks layer by layer, and plugins, which nothing here does.
-_SKIPPED = re.compile(r"I\w*Layer|I?Plugin\w*|\w*Plugin\w*|Dims\w*|.*Field.*|V3\w*|Uff\w*|Caffe\w*|IInt8\w*")
+_SKIPPED = re.compile(r"I\w+Layer|I?Plugin\w*|\w*Plugin\w*|Dims\w*|.*Field.*|V3\w*|Uff\w*|Caffe\w*|IInt8\w*")
 
 
 def main() -> None:

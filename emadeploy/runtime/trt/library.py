@@ -1,4 +1,4 @@
-"""TensorRT 8.6, 10, 11 and TensorRT for RTX behind one adapter: what differs between them is here and nowhere else.
+"""TensorRT 8.6, 10, 11 and TensorRT for RTX behind one adapter: what differs between them is here, and in `weak`.
 
 What a version can do is asked of its module ("has it this flag?"), not concluded from its number. The same in all of
 them, and so called directly: ``set_tensor_address`` and ``execute_async_v3`` of an execution context.
@@ -17,6 +17,7 @@ from emadeploy.contract.errors import BackendMissing, BuildError, DeviceError
 from emadeploy.runtime.machine import jetson_model
 from emadeploy.runtime.trt.callbacks import Monitor, make_logger, make_monitor
 from emadeploy.runtime.trt.values import BuildSettings, IoTensor, Parsed
+from emadeploy.runtime.trt.weak import keep_types
 
 #: Engine -> what people call it.
 TITLES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
@@ -31,8 +32,6 @@ _DTYPES = {
     "INT64": "int64",
     "BOOL": "bool",
 }
-#: What TensorRT 8.6, whose networks are weakly typed, must be allowed for a target's precision; the rest follows Q/DQ.
-_WEAK_FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}
 
 
 class Library:
@@ -121,8 +120,7 @@ class Library:
         if settings.optimization_level is not None:
             config.builder_optimization_level = settings.optimization_level
         if not self.strongly_typed:
-            for flag in _WEAK_FLAGS[settings.precision]:
-                config.set_flag(getattr(module.BuilderFlag, flag))
+            keep_types(module, parsed.network, config, settings.precision)
         if settings.dla is not None:
             self._use_dla(parsed.builder, config, settings.dla)
         if settings.compute_capabilities:

@@ -68,10 +68,46 @@ def test_precision_is_the_graphs_and_8_6_is_told(
     library = installed(version)
     build(library, tiny_onnx, BuildSettings(precision))
     (config,) = library.module.world.configs
-    assert config.flags_set == (weak if version == "tensorrt-8.6" else [])
+    obeys = [*weak, "OBEY_PRECISION_CONSTRAINTS"] if weak else []
+    assert config.flags_set == (obeys if version == "tensorrt-8.6" else [])
     assert library.strongly_typed == (version != "tensorrt-8.6")
     parsed = library.parse(tiny_onnx.read_bytes(), "")
     assert parsed.network._real.creation == (["STRONGLY_TYPED"] if library.strongly_typed else ["EXPLICIT_BATCH"])
+
+
+def mixed() -> bytes:
+    """Return image -> Cast -> Conv in float16 -> Cast -> Conv in float32 -> Q/DQ -> Conv that reads bytes."""
+    node, half, single = onnx.helper.make_node, onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    nodes = [
+        node("Cast", ["image"], ["a"], name="backbone/Cast", to=half),
+        node("Conv", ["a", "w_half"], ["b"], name="backbone.half/Conv"),
+        node("Cast", ["b"], ["c"], name="backbone/Cast_1", to=single),
+        node("Conv", ["c", "w"], ["d"], name="backbone.single/Conv"),
+        node("QuantizeLinear", ["d", "scale", "zero"], ["e"], name="backbone/QuantizeLinear"),
+        node("DequantizeLinear", ["e", "scale", "zero"], ["f"], name="backbone/DequantizeLinear"),
+        node("Conv", ["f", "w"], ["depth"], name="heads.depth/Conv"),
+    ]
+    weight = np.ones((3, 3, 1, 1))
+    arrays = {"w_half": weight.astype(np.float16), "w": weight.astype(np.float32)}
+    arrays |= {"scale": np.array(0.1, np.float32), "zero": np.array(0, np.int8)}
+    given, answered = (onnx.helper.make_tensor_value_info(name, single, (1, 3, 4, 4)) for name in ("image", "depth"))
+    constants = [onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()]
+    graph = onnx.helper.make_graph(nodes, "mixed", [given], [answered], constants)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model).SerializeToString()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_8_6_is_told_what_the_graph_has_in_float32(installed: Install, version: str) -> None:
+    library = installed(version)
+    for precision in ("fp16", "int8"):
+        library.config(library.parse(mixed(), ""), BuildSettings(precision))
+        # Not the one in float16, nor that which reads bytes.
+        held = {"backbone.single/Conv": ["FLOAT", "FLOAT"]} if version == "tensorrt-8.6" else {}
+        assert library.module.world.told == held
+        library.module.world.told.clear()
+    library.config(library.parse(mixed(), ""), BuildSettings("fp32"))
+    assert library.module.world.told == {}
 
 
 def test_limits_and_level_arrive_and_none_leaves_its_own(installed: Install, tiny_onnx: Path) -> None:
