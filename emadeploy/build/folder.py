@@ -63,8 +63,10 @@ def _beside(output: Path, purpose: str) -> Iterator[Path]:
     with _disk_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         _sweep(output)
-        folder.mkdir()
     try:
+        # In here: a signal that comes as soon as it is there must find it cleaned up, too.
+        with _disk_errors(output):
+            folder.mkdir()
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
