@@ -14,6 +14,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from emadeploy.contract.errors import ArtifactError, SpecError
+from emadeploy.contract.health import HealthRange
 from emadeploy.contract.plain import (
     as_list,
     as_mapping,
@@ -86,6 +87,8 @@ class Manifest:
     - ``graph``: opset, CTAL form, rewrites applied. ``source``: digests of what it was made from, ``untrained``.
     - ``parity``: agreement with PyTorch per task; ``accuracy``: metrics per task where measured, with their data.
     - ``calibration``: recipe and frame digests, for int8. ``versions``: of the libraries and the machine.
+    - ``health``: how well the maps fit together on known frames, as :class:`emadeploy.contract.health.HealthRange` has
+      it; ``None`` where it was not measured.
     """
 
     model: ModelSpec
@@ -105,6 +108,7 @@ class Manifest:
     asked: Mapping[str, str] = field(default_factory=dict)
     rest: str = "fp32"
     audit: Mapping[str, Any] | None = None
+    health: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         with spec_path("manifest"):
@@ -112,8 +116,10 @@ class Manifest:
             one_of("rest", self.rest, RESTS)
             for name in ("precision", "graph", "source", "parity", "versions", "asked"):
                 as_mapping(name, getattr(self, name))
-            for name in ("accuracy", "calibration", "audit"):
+            for name in ("accuracy", "calibration", "audit", "health"):
                 as_mapping(name, getattr(self, name) or {})
+            if self.health is not None:
+                HealthRange.from_dict(self.health)
             require(self.engine_file in self.files, f"engine file {self.engine_file!r} is not among its files")
             for name in self.files:
                 inside = name not in ("", ".", "..", MANIFEST_NAME) and PureWindowsPath(name).name == name

@@ -172,3 +172,14 @@ def test_tampering_is_found_and_named(tmp_path: Path, tamper: Callable[[Path], N
 def test_the_digest_is_sha256(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_range_of_health_is_kept_and_looked_at() -> None:
+    part = {"low": 0.4, "median": 0.5, "high": 0.6}
+    kept = manifest(health={"frames": 32, "intrinsics": False, "parts": {"score": part}})
+    assert Manifest.from_json(kept.to_json()) == kept
+    data = json.loads(kept.to_json())
+    del data["health"]
+    assert Manifest.from_json(json.dumps(data)).health is None
+    with pytest.raises(SpecError, match="manifest: health: score: low 'x' is not a number"):
+        manifest(health={"frames": 32, "parts": {"score": {**part, "low": "x"}}})
