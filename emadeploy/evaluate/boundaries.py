@@ -57,7 +57,8 @@ class BoundaryTally:
         """Add one frame; return how many pixels were judged. Raises DataError as ``judged`` does."""
         true, _ = judged(predicted, truth)
         true_HW = truth == 1
-        crests_HW = np.where(truth == IGNORE, 0, suppress(np.where(truth == IGNORE, 0, predicted)))
+        positives = int(np.count_nonzero(true_HW))
+        crests_HW = suppress(np.where(truth == IGNORE, 0, predicted))
         radius = TOLERANCE * float(np.hypot(*truth.shape))
         before, row = -1, (0, 0)
         for index, threshold in enumerate(THRESHOLDS):
@@ -67,7 +68,7 @@ class BoundaryTally:
             if count != before:
                 lines_HW = thin(chosen_HW)
                 before, row = count, (pairs(lines_HW, true_HW, radius), int(np.count_nonzero(lines_HW)))
-            self.state[:, index] += (*row, np.count_nonzero(true_HW))
+            self.state[:, index] += (*row, positives)
         return int(true.size)
 
     def compute(self) -> dict[str, float]:

@@ -92,7 +92,8 @@ class LabelTally:
         """Return the IoU of each class, percent; NaN where the union is empty."""
         hits = self.state.diagonal()
         union = self.state.sum(axis=1) + self.state[:, :-1].sum(axis=0) - hits
-        return 100 * np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+        iou: Float64 = np.divide(hits, union, out=np.full(self.classes, np.nan), where=union > 0)
+        return 100 * iou
 
 
 class DepthTally:

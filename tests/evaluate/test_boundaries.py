@@ -154,6 +154,13 @@ def test_a_broad_answer_is_thinned_first():
         assert odsf((predicted, lines((150, 1)))) > 99
 
 
+def test_an_answer_that_falls_off_to_one_side_is_found_at_its_crest():
+    # Twenty pixels wide where it is strong, at the threshold that finds it all: its middle is out of reach.
+    below = np.arange(300)[:, None] - 150
+    falling = np.where((below >= 0) & (below < 25), 0.97 ** np.maximum(below, 0), 0) * np.linspace(0.5, 0.95, 400)
+    assert odsf((falling, lines((150, 1)))) > 99
+
+
 def test_a_picture_without_edges_counts_against_what_is_found_there():
     truth, found = lines((100, 1)), lines((100, 0.9))
     assert odsf((found, truth), (found, np.zeros(SIZE))) == pytest.approx(f_of(400, 800, 400))
