@@ -1,7 +1,7 @@
 """Edges matched with a tolerance: odsF, the F-measure of BSDS at the threshold that is best for the whole data set.
 
 The protocol is that of the benchmark's ``correspondPixels`` (Martin, Fowlkes and Malik, Learning to Detect Natural
-Image Boundaries, PAMI 2004) as HED and its successors run it, MTI-Net and ATRC among them.
+Image Boundaries, PAMI 2004) as HED and its successors run it.
 
 1. The prediction goes through non-maximum suppression once (:func:`~emadeploy.evaluate.thinning.suppress`), as papers
    whose networks answer broad edges do before the toolbox sees them.

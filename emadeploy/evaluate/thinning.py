@@ -26,7 +26,7 @@ def suppress(probability_HW: Array) -> Float64:
 
     Non-maximum suppression: the direction across the edge is that in which the smoothed map curves most (an eigenvector
     of its Hessian), and a pixel stays if it is not lower than either neighbour at distance 1 in that direction,
-    interpolated bilinearly.
+    interpolated bilinearly. Unlike Dollar's toolbox, it does not weaken what is within 5 pixels of the border.
     """
     from scipy.ndimage import gaussian_filter, map_coordinates
 
