@@ -1,14 +1,21 @@
 """`emadeploy data convert` and `data check`, as a user calls them."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+import yaml
 from layouts import write_raw_cityscapes, write_raw_nyuv2, write_user_folder
 from typer.testing import CliRunner
 
 from emadeploy.cli.app import app
 from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.data.folder_spec import parse_folder_spec
+from emadeploy.data.source import parse_data
 
 pytest.importorskip("PIL")
 cv2 = pytest.importorskip("cv2")
@@ -106,3 +113,19 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
         done = run("check", f"folder:{tmp_path}", option, tmp_path / "nowhere" / "file")
         assert isinstance(done.exception, DataError)
         assert "nowhere/file cannot be written" in str(done.exception)
+
+
+def test_the_commands_of_the_documentation_are_right():
+    """Every command parses, every DATA is known, and the example of dataset.yml is read."""
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line)[1:] for line in text.splitlines() if line.startswith("emadeploy ")]
+    assert {tuple(words[:2]) for words in commands} >= {("data", "check"), ("data", "convert"), ("train", "--model")}
+    for words in commands:
+        command = typer.main.get_command(app)
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
+        parsed = command.make_context(command.name, words).params
+        if "data" in parsed:
+            assert str(parse_data(parsed["data"])) == parsed["data"]
+    [example] = re.findall(r"```yaml\n(.*?)```", text, re.S)
+    assert len(parse_folder_spec(yaml.safe_load(example)).tasks) == 4

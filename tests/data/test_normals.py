@@ -69,3 +69,18 @@ def test_steps_of_a_kinect_do_not_tilt_a_wall():
     found = normals_from_depth((1 / inverse).astype(np.float32), CAMERA)
     angle = np.degrees(np.arccos(np.clip(found @ unit, -1, 1)))
     assert np.median(angle) < 3
+
+
+def test_they_are_those_of_a_made_room():
+    pytest.importorskip("embreex")
+    from emadeploy.data.rooms.render import render_room
+
+    room = render_room(7, 0, 96, 128)
+    matrix = room.intrinsics
+    camera = Intrinsics(matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2])
+    found = normals_from_depth(room.depth, camera, radius=2)
+    both = found.any(axis=2) & room.normals.any(axis=2)
+    assert both.mean() > 0.6
+    angle = np.degrees(np.arccos(np.clip((found * room.normals).sum(axis=2)[both], -1, 1)))
+    assert np.median(angle) < 1
+    assert angle.mean() < 10
