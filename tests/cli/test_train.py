@@ -1,5 +1,7 @@
 """`emadeploy train`: one command per row of the paper's tables starts, on data in the layout of the real ones."""
 
+import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from emadeploy import nets, zoo
 from emadeploy.cli import app
 from emadeploy.cli import train as train_module
 from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.recipe import TrainSpec
 from emadeploy.train.keeper import Interrupted
 
 SIZE = (64, 96)
@@ -120,6 +123,19 @@ def test_every_row_of_the_paper_starts(train, data, name, monkeypatch, capsys, t
     printed = capsys.readouterr().out
     assert f"training {name} ({spec.network}, " in printed
     assert f"trained {name}: runs/{name}/best (step 1, " in printed
+
+
+def test_the_document_has_a_command_for_every_row():
+    """Each parses, names the row's own data, and no other row is told of."""
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text("utf-8").replace("\\\n", "")
+    command, told = typer.main.get_command(app.app).commands["train"], []
+    for line in (line for line in text.splitlines() if line.startswith("emadeploy train")):
+        parsed = command.make_context("train", shlex.split(line)[2:]).params
+        assert parsed["data"].split(":")[0] == zoo.load_spec(parsed["model"]).data, line
+        told.append(parsed["model"])
+    assert list(dict.fromkeys(told)) == sorted(ROWS, key=told.index)
+    fields = [field.name for field in dataclasses.fields(TrainSpec)]
+    assert [name for name in fields if f"`{name}`" not in text] == []
 
 
 def test_options_reach_the_recipe_and_the_run(train, data, monkeypatch):
