@@ -1,6 +1,7 @@
 """A contact sheet: a row for each of some frames, the image and its truths in colour, one column per task.
 
-Black is where nothing is known; a truth that a frame has none of is an empty field with a line through it.
+Black is where nothing is known; a truth that a frame has none of is an empty field with a line through it. Below stand
+the colours of the classes.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Sheet:
         for sample in self._kept:
             sheet.append(_row(sample, self._specs))
             sheet.append(_strip(width, [sample.name[-(width // ADVANCE) + 1 :]]))
+        for spec in self._specs:
+            sheet += _legend(spec, width)
         return png(np.vstack(sheet))
 
 
@@ -74,6 +77,23 @@ def _absent(size: tuple[int, int]) -> UInt8:
     columns = np.arange(size[1])
     picture[(columns * size[0] // size[1]), columns] = 120
     return picture
+
+
+def _legend(spec: TaskSpec, width: int) -> list[UInt8]:
+    """Return strips that name the classes of a task, if it has any, beside their colours."""
+    if not spec.class_names:
+        return []
+    strips = [_strip(width, [f"{spec.name}:"])]
+    left = _GAP + (len(spec.name) + 2) * ADVANCE
+    for name, colour in zip(spec.class_names, spec.palette, strict=True):
+        needed = LETTER_HEIGHT + _GAP + (len(name) + 2) * ADVANCE
+        if left + needed > width and left > _GAP:
+            strips.append(_strip(width, []))
+            left = _GAP
+        strips[-1][_GAP // 2 :, left : left + LETTER_HEIGHT][:LETTER_HEIGHT] = colour
+        write(strips[-1], name, left + LETTER_HEIGHT + _GAP, _GAP // 2)
+        left += needed
+    return strips
 
 
 def _strip(width: int, texts: Sequence[str]) -> UInt8:

@@ -137,6 +137,21 @@ def test_frames_of_the_sheet_are_spread_over_the_data():
     assert [value for value in range(30) if (picture == value).all(axis=2).sum() > WIDTH * WIDTH / 4] == [0, 10, 20]
 
 
+def test_the_colours_of_all_classes_stand_below():
+    data = Made([Sample("a", image(9), {})])
+    sheet = Sheet(data)
+    check(data, look=sheet.look)
+    legend = decoded(sheet.png())[-22:]
+    for colour in SPECS[0].palette:
+        assert (legend == colour).all(axis=2).sum() == 16 * 16
+    many = tuple(f"class number {index}" for index in range(60))
+    data.specs = (TaskSpec("semseg", class_names=many),)
+    sheet = Sheet(data)
+    check(data, look=sheet.look)
+    picture = decoded(sheet.png())
+    assert all((picture == colour).all(axis=2).sum() >= 16 * 16 for colour in data.specs[0].palette)
+
+
 def test_a_sheet_of_nothing_has_its_heads():
     data = Made([None])
     sheet = Sheet(data)

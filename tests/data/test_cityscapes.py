@@ -58,19 +58,7 @@ def test_what_is_no_such_folder_is_refused(data):
         open_cityscapes(data, "val", classes=7)[0]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is not a record that `emadeploy data convert` wrote"),
-        ("[]", "is not a mapping but list"),
-        ('{"dataset": "nyuv2", "classes": "nyuv2-13", "size": [4, 8]}', "is of nyuv2; open the folder as nyuv2:"),
-        ('{"dataset": "cityscapes", "classes": "mine", "size": [4, 8]}', "class set 'mine' is unknown"),
-        ('{"dataset": "cityscapes", "classes": "cityscapes-19"}', r"size \(\) is not height and width"),
-        ('{"dataset": "cityscapes", "classes": "cityscapes-19", "size": [4, 8], "x": 1}', "unknown field 'x'"),
-        ('{"dataset": "cityscapes", "classes": "cityscapes-19", "size": [4, 8], "schema": 2}', "schema 2 is not 1"),
-    ],
-)
-def test_a_record_that_is_no_record_is_refused(data, text, message):
-    (data / "dataset.json").write_text(text)
-    with pytest.raises(DataError, match=message):
+def test_the_record_of_another_data_set_is_refused(data):
+    (data / "dataset.json").write_text('{"dataset": "nyuv2", "classes": "nyuv2-13", "size": [4, 8]}')
+    with pytest.raises(DataError, match="is of nyuv2; open the folder as nyuv2:"):
         open_cityscapes(data, "val")
