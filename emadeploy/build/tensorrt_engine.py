@@ -50,8 +50,7 @@ def compile_artifact(folder: Path, options: Options, report: Report, *, force: b
     with compiled(folder, options, report) as engine:
         layers = graph_layers(engine.layers)
         known = [layer for layer in layers if layer.precision != UNKNOWN]
-        kept = frozenset((manifest.calibration or {}).get("kept", ()))
-        check_obtained(known, manifest.target, _wanted(manifest), kept)
+        _check(known, manifest)
         record = replace(engine.record, audit=_audit(layers, manifest, engine.record))
         record.write(folder, engine.made)
     return Built(_written(manifest, record, folder), record, fresh=True)
@@ -65,9 +64,24 @@ def graph_layers(layers: Iterable[EngineLayer]) -> list[Layer]:
     ]
 
 
-def _wanted(manifest: Manifest) -> dict[str, str]:
+def _check(layers: list[Layer], manifest: Manifest) -> None:
+    """Check that each layer runs in what its branch was asked for in, and in float32 what was kept there on purpose.
+
+    Raises BuildError that names the branch or the layer.
+    """
+    calibration = manifest.calibration or {}
+    float32 = frozenset(calibration.get("half", {}).get("float32", ()))
+    for layer in layers:
+        node = next((node for node in layer.nodes if node in float32), None)
+        if layer.compute and node is not None and layer.precision in ("fp16", "bf16"):
+            raise BuildError(
+                f"{manifest.target}: {node!r} was kept in float32, which float16 would harm, and TensorRT runs it in "
+                f"{layer.precision}: take TensorRT 10 or newer, which computes what the graph says, or export for "
+                "trt-fp32"
+            )
     precision = TARGETS[manifest.target][1]
-    return defaultdict(lambda: precision, manifest.asked)
+    kept = float32.union(calibration.get("kept", ()))
+    check_obtained(layers, manifest.target, defaultdict(lambda: precision, manifest.asked), kept)
 
 
 def _audit(layers: list[Layer], manifest: Manifest, record: EngineRecord) -> dict[str, Any] | None:

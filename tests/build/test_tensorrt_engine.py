@@ -131,6 +131,19 @@ def test_a_node_that_is_kept_on_purpose_may_be_higher(
         compile_artifact(artifact, Options(), silent, force=True)
 
 
+def test_what_float16_would_harm_runs_in_float32_or_not_at_all(
+    everywhere: Install, artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere("tensorrt-10.3")
+    manifest = replace(Manifest.read(artifact), target="trt-fp16", asked=dict.fromkeys(BRANCHES, "fp16"))
+    replace(manifest, calibration={"half": {"float32": [CONVOLUTIONS[1]]}}).write(artifact)
+    in_layers(monkeypatch, "fp16", "fp16", "fp16")
+    with pytest.raises(BuildError, match=rf"'{CONVOLUTIONS[1]}' was kept in float32, .* runs it in fp16"):
+        compile_artifact(artifact, Options(), silent)
+    in_layers(monkeypatch, "fp16", "fp32", "fp16")
+    assert compile_artifact(artifact, Options(), silent).manifest.precision["backbone"] == "mixed"
+
+
 def test_what_tensorrt_does_not_tell_stays_unknown(
     everywhere: Install, artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

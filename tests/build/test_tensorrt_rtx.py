@@ -24,10 +24,9 @@ from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.tensorrt import build
 from emadeploy.build.tensorrt_engine import compile_artifact
 from emadeploy.calibrate.frames import CalibrationFrames
-from emadeploy.calibrate.half import to_half
-from emadeploy.calibrate.half_graph import FloatGraph
+from emadeploy.calibrate.half_choice import Choice
 from emadeploy.calibrate.recipe import load_recipe
-from emadeploy.calibrate.tensorrt import quantize
+from emadeploy.calibrate.tensorrt import quantize, typed
 from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.contract.spec import InputSpec
@@ -73,18 +72,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory, frames: CalibrationFrames
     return export
 
 
-def typed(graph: OnnxGraph, precision: str, frames: CalibrationFrames, folder: Path) -> OnnxGraph:
-    """Return ``graph`` as the target's precision has it: in float16 what can be, with Q/DQ for int8."""
-    if precision == "fp32":
-        return graph
+def in_precision(graph: OnnxGraph, precision: str, frames: CalibrationFrames, folder: Path) -> OnnxGraph:
+    """Return ``graph`` as an export for ``precision`` has it, with no more in float32 than float16 cannot hold."""
     if precision == "int8":
-        graph = quantize(graph, frames, replace(load_recipe("trt-int8"), rest="fp32"), folder)
-    model = onnx.load(graph.path)
-    folder.mkdir(exist_ok=True)
-    half = replace(graph, folder=folder, calibration={**(graph.calibration or {}), "rest": "fp16"})
-    onnx.save(to_half(model, FloatGraph(model).unfit()), half.path)
-    half.write()
-    return half
+        graph = quantize(graph, frames, load_recipe("trt-int8"), folder / "int8")
+    return typed(graph, folder / "typed", None if precision == "fp32" else Choice({}, {}, {}, frames.facts()))
 
 
 def silent(phase: str, done: int, total: int) -> None:
@@ -96,7 +88,7 @@ def silent(phase: str, done: int, total: int) -> None:
 def test_every_network_is_built_in_its_precision(
     exported: Graphs, frames: CalibrationFrames, tmp_path: Path, network: str, tasks: Any, form: str, precision: str
 ) -> None:
-    graph = typed(exported(network, tasks, form), precision, frames, tmp_path / "typed")
+    graph = in_precision(exported(network, tasks, form), precision, frames, tmp_path)
     build(graph, tmp_path / "artifact", f"trt-rtx-{precision}")
     built = compile_artifact(tmp_path / "artifact", AHEAD, silent)
     products = [node for node in onnx.load(graph.path).graph.node if node.op_type in _PRODUCTS]
