@@ -59,7 +59,7 @@ def test_the_basis_error_is_a_percentage(monkeypatch: pytest.MonkeyPatch, argume
     ("arguments", "error", "message"),
     [
         (["--target", "tpu"], SpecError, "target 'tpu' is unknown; known: onnxruntime-fp32"),
-        (["--target", "trt-fp16"], BuildError, "target 'trt-fp16' is not in this version; it builds onnxruntime-fp32"),
+        (["--target", "trt-fp16"], CalibrationError, "no calibration frames are bundled for model 'hps-cityscapes'"),
         (["--ctal", "basis:3"], CalibrationError, "no calibration frames are bundled for model 'hps-cityscapes'"),
         (["--ctal", "basis:12"], SpecError, "CTAL form 'basis:12' is unknown; known: exact, affinity, basis, and"),
         (["--ctal", "basis", "--basis-error", "0"], SpecError, "--basis-error 0 is not above 0 and below 100 percent"),

@@ -105,7 +105,9 @@ def _check(order: Order, target: str, recipe: Recipe | None) -> None:
             flags |= {"--calib-data": order.calib_data, "--calib-frames": order.calib_frames}
         given = [flag for flag, value in flags.items() if value is not None]
         if given:
-            raise SpecError(f"{', '.join(given)}: for int8 targets alone; {target} is not calibrated")
+            frames = not {"--max-drop", "--recipe", "--data"} & {*given}
+            what = "int8 and fp16 targets, and --ctal basis," if frames else "int8 targets"
+            raise SpecError(f"{', '.join(given)}: for {what} alone; {target} is not calibrated")
 
 
 def calibration_frames(spec: ModelSpec, order: Order, recipe: Recipe | None) -> CalibrationFrames:

@@ -88,7 +88,15 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Made:
         made.log.append("try")
         return Engine(made.log, "trial", graph.keep)
 
+    def typed(graph: Any, folder: Path, choice: Any) -> Any:
+        made.log.append("type")
+        return graph
+
+    def stand_in(graph: Any, output: Path) -> None:
+        builder("onnxruntime")(graph, output, "onnxruntime-fp32")
+
     fakes = {"quantizer": quantizer, "builder": builder, "load": load, "open_trial": open_trial}
+    fakes |= {"typed": typed, "stand_in": stand_in}
     for name, fake in fakes.items():
         monkeypatch.setattr(int8_module, name, fake)
     return made
@@ -101,7 +109,7 @@ def said(keep: frozenset[str]) -> str:
 def int8_of(target: str, folder: Path) -> Int8:
     frames: Any = type("Frames", (), {"description": "frames", "digest": "0" * 64, "__len__": lambda self: 16})()
     graph: Any = SimpleNamespace(model=SPEC, path=folder / "graph")
-    return Int8(graph, frames, SimpleNamespace(), target, folder, lambda _: None)  # type: ignore[arg-type]
+    return Int8(graph, frames, SimpleNamespace(rest="fp32"), target, folder, lambda _: None)  # type: ignore[arg-type]
 
 
 def error(int8: Int8, keep: frozenset[str]) -> float:
@@ -170,6 +178,7 @@ def test_what_only_its_device_compiles_is_judged_by_its_stand_in(made, tmp_path)
     error(int8, KEPT)
     assert made.log == [
         f"quantise {said(KEPT)}",
+        "type",
         "build artifact trt-int8",
         "build stand-in onnxruntime-fp32",
         "load stand-in",
