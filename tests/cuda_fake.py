@@ -135,6 +135,8 @@ class Machine:
             planned[0] -= 1
             if planned[0] < 0:
                 del self._failures[name]
+                if name == "cuStreamEndCapture":
+                    self._get("stream", arguments[0]).capture = None  # it ends, well or not
                 raise Failure(planned[1])
         if name != "cuInit" and not self.started:
             raise Failure("CUDA_ERROR_NOT_INITIALIZED")
