@@ -1,0 +1,23 @@
+"""A graph for TensorRT shown to a real parser, where one is installed: TensorRT for RTX needs no GPU to read a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from emadeploy.contract.errors import BackendMissing
+from emadeploy.runtime.trt.library import load_library
+
+ENGINE = "tensorrt_rtx"
+
+
+def parsed_by(path: Path) -> str | None:
+    """Return what has parsed the graph at ``path``, 'TensorRT for RTX 1.7.1.116'; ``None`` where it is not installed.
+
+    Its parser is TensorRT's own. Raises BuildError that names the node where it does not take the graph.
+    """
+    try:
+        library = load_library(ENGINE)
+    except BackendMissing:
+        return None
+    library.parse(path.read_bytes(), str(path))
+    return f"{library.title} {library.version_text}"

@@ -1,0 +1,31 @@
+"""A graph shown to the parser that is installed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from networks import tiny_graph
+
+from emadeploy.build import tensorrt_parser
+from emadeploy.build.tensorrt_parser import parsed_by
+from emadeploy.contract.errors import BackendMissing, BuildError
+from emadeploy.runtime.trt.library import Library
+
+
+def test_it_says_who_has_parsed_the_graph(installed: Callable[..., Library], tmp_path: Path) -> None:
+    installed("tensorrt_rtx-1.7", gpu=False)
+    assert parsed_by(tiny_graph(tmp_path).path) == "TensorRT for RTX 1.7.1.116"
+
+
+def test_what_it_refuses_is_an_error(installed: Callable[..., Library], tmp_path: Path) -> None:
+    installed("tensorrt_rtx-1.7", refuses=("MatMul",))
+    with pytest.raises(BuildError, match=r"does not take node 'ctal/MatMul_gram' \(MatMul\)"):
+        parsed_by(tiny_graph(tmp_path).path)
+
+
+def test_where_it_is_not_installed_nobody_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(engine: str) -> Library:
+        raise BackendMissing(engine)
+
+    monkeypatch.setattr(tensorrt_parser, "load_library", missing)
+    assert parsed_by(tiny_graph(tmp_path).path) is None
