@@ -1,4 +1,4 @@
-"""A graph for TensorRT shown to a real parser, where one is installed: TensorRT for RTX needs no GPU to read a graph."""
+"""A graph for TensorRT, shown to a real parser where one is installed: TensorRT for RTX reads graphs without a GPU."""
 
 from __future__ import annotations
 
