@@ -258,3 +258,11 @@ def test_types_that_do_not_fit_are_refused(model):
             tensor.CopyFrom(numpy_helper.from_array(WEIGHTS["w2"].astype(np.float64), "w2"))
     with pytest.raises(CalibrationError, match="do not fit together"):
         to_half(model)
+
+
+def test_an_older_graph_whose_operators_may_mean_something_else_in_the_newer_opset_is_refused(quantised):
+    model = quantised()
+    model.opset_import[0].version = 17
+    model.graph.node.append(helper.make_node("ReduceMax", ["b"], ["most"], name="x/ReduceMax", axes=[1]))
+    with pytest.raises(CalibrationError, match="ReduceMax of opset 17 may mean something else in 19: export again"):
+        to_half(model)
