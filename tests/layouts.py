@@ -23,8 +23,8 @@ def write_palette_png(path: Path, indices: np.ndarray) -> None:
     """Write indices (H, W) with a palette, as VOC has its labels."""
     image = pytest.importorskip("PIL.Image")
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = image.fromarray(indices.astype(np.uint8), mode=None).convert("P")
-    picture.putdata(indices.ravel().tolist())
+    height, width = indices.shape
+    picture = image.frombytes("P", (width, height), indices.astype(np.uint8).tobytes())
     picture.putpalette([(37 * i) % 256 for i in range(768)])
     picture.save(path)
 
