@@ -56,7 +56,7 @@ class World:
 
     ``dla_cores``; ``refuses``: operators that the parser does not take; ``fails``: what a build reports in place of a
     plan; ``gpu``: whether there is one, without which engines are built and not loaded. ``configs``: of each build;
-    ``told``: layer -> what it was told to compute in.
+    ``told``: layer -> what it was told to compute in; ``says``: the parser of an operator that it refuses.
     ``enqueue``: takes work for a stream, with the memory that it touches (address -> bytes); by default done at once.
     """
 
@@ -74,6 +74,7 @@ class World:
         self.dla_cores, self.refuses, self.fails, self.gpu = dla_cores, refuses, fails, gpu
         self.configs: list[Any] = []
         self.told: dict[str, list[str]] = {}
+        self.says = "Unsupported operator {}"
         self.enqueue: Callable[[int, dict[int, int], Callable[[], None]], None] = lambda _stream, _memory, work: work()
 
     def made(self, cls: str, real: Any) -> Any:
@@ -316,7 +317,7 @@ class _OnnxParser:
         read = onnx.load_from_string(model)
         for index, node in enumerate(read.graph.node):
             if node.op_type in self.world.refuses:
-                self.errors.append(self.world.made("ParserError", _ParserError(index, node)))
+                self.errors.append(self.world.made("ParserError", _ParserError(self.world, index, node)))
         self.network._real.model = read
         return not self.errors
 
@@ -325,8 +326,8 @@ class _OnnxParser:
 
 
 class _ParserError:
-    def __init__(self, index: int, node: onnx.NodeProto) -> None:
-        self._index, self._node = index, node
+    def __init__(self, world: World, index: int, node: onnx.NodeProto) -> None:
+        self._world, self._index, self._node = world, index, node
 
     def node(self) -> int:
         return self._index
@@ -338,7 +339,10 @@ class _ParserError:
         return self._node.op_type
 
     def desc(self) -> str:
-        return f"Unsupported operator {self._node.op_type}"
+        return self._world.says.format(self._node.op_type)
+
+    def code(self) -> Any:
+        return self._world.module.ErrorCode.UNSUPPORTED_NODE  # type: ignore[attr-defined]
 
 
 class _Runtime:

@@ -206,7 +206,7 @@ class Library:
         operator = f" ({error.node_operator()})" if hasattr(error, "node_operator") else ""
         node = f"node {name!r}{operator}" if name else f"node number {error.node()}"
         more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
-        return f"{node}: {error.desc()}{more}. Export again with this version of emadeploy, or for another target"
+        return f"{node}: {_said(error)}{more}. Export again with this version of emadeploy, or for another target"
 
     def _made(self, what: str, make: Callable[[], Any]) -> Any:
         """Return what ``make`` makes. TensorRT answers None, or pybind11 raises, where it cannot."""
@@ -250,6 +250,13 @@ class Library:
                     f"compute capability {capability}: {self.title} {self.version_text} builds for {able}"
                 )
             config.set_compute_capability(known[member], index)
+
+
+def _said(error: Any) -> str:
+    """Return what the parser says of a node, in one line: some of its checks say no more than 'false'."""
+    lines = [line for line in error.desc().splitlines() if "catchCudaError" not in line]  # there is no driver, either
+    said = " ".join(" ".join(lines).split())
+    return said if said not in ("", "false") else error.code().name.replace("_", " ").lower()
 
 
 @cache

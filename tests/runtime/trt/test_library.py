@@ -210,6 +210,21 @@ def test_an_operator_that_the_parser_refuses_is_named(installed: Install, tiny_o
         library.parse(tiny_onnx.read_bytes(), "model.onnx")
 
 
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ("false", "unsupported node"),
+        ("", "unsupported node"),
+        ("Invalid Node:\n  {}\n[checkMacros.cpp::catchCudaError::250] Error Code 1", "Invalid Node: MatMul"),
+    ],
+)
+def test_what_the_parser_says_becomes_a_line(installed: Install, tiny_onnx: Path, says: str, told: str) -> None:
+    library = installed("tensorrt-10.3", refuses=("MatMul",))
+    library.module.world.says = says
+    with pytest.raises(BuildError, match=rf"\(MatMul\): {told} \(1 more\)\. Export again"):
+        library.parse(tiny_onnx.read_bytes(), "model.onnx")
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_extent_that_is_not_fixed_is_refused(installed: Install, tiny_onnx: Path, version: str) -> None:
     model = onnx.load(tiny_onnx)
