@@ -16,6 +16,7 @@ from emadeploy.contract.manifest import TARGETS, parse_target
 if TYPE_CHECKING:
     from emadeploy.calibrate.sensitivity import SensitivityTable
     from emadeploy.cli.exporting.order import Order
+    from emadeploy.contract.spec import TaskSpec
     from emadeploy.data.sample import Dataset, Sample
 
 
@@ -113,8 +114,13 @@ class First:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks that every sample has a truth for."""
+        """The tasks that samples have a truth for."""
         return self.data.tasks
+
+    @property
+    def specs(self) -> tuple[TaskSpec, ...]:
+        """What the truths are."""
+        return self.data.specs
 
     def __len__(self) -> int:
         return min(self.count, len(self.data))

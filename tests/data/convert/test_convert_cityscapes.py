@@ -1,6 +1,8 @@
 """Raw Cityscapes into the preprocessed layout: every number, resumed, refused."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from layouts import CITYSCAPES_SIZE, write_png, write_raw_cityscapes
 
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.data.cityscapes import open_cityscapes
+from emadeploy.data.convert import cityscapes as module
 from emadeploy.data.convert import convert
 from emadeploy.data.convert.cityscapes import inverse_depth, resize_area
 from emadeploy.data.label_tables import cityscapes_table
@@ -86,8 +89,6 @@ def test_a_conversion_is_resumed_and_does_nothing_twice(tmp_path, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npy")}
     assert len(before) == 6
     read = []
-    import emadeploy.data.convert.cityscapes as module
-
     monkeypatch.setattr(module, "read_picture", lambda path: read.append(path) or read_picture(path))
     convert(raw, out, size=(4, 8))
     assert len(read) == 2
@@ -209,3 +210,27 @@ def test_the_record_says_what_was_made(tmp_path):
     assert record["size"] == [4, 8]
     assert record["classes"] == "cityscapes-19"
     assert set(record["notes"]) == {"image", "label_19", "depth"}
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file that is not a half-written one."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def test_a_conversion_that_was_killed_ends_as_one_that_was_not(tmp_path, emadeploy_command):
+    raw, killed, whole = tmp_path / "raw", tmp_path / "killed", tmp_path / "whole"
+    write_raw_cityscapes(raw)
+    command = [*emadeploy_command, "data", "convert", str(raw), "--size", "16x32", "-o"]
+    process = subprocess.Popen([*command, str(killed)], stdout=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed.glob("train/image/*.npy")):
+        pass
+    process.kill()
+    process.wait()
+    for folder in (killed, whole):
+        subprocess.run([*command, str(folder)], check=True, stdout=subprocess.DEVNULL)
+    assert len(list(whole.rglob("*.npy"))) == 12
+    assert tree(killed) == tree(whole)
