@@ -284,11 +284,14 @@ class _IBuilderConfig:
         self.capabilities.append(compute_capability.name)
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
-        ours = _TIMINGS + self.world.version.encode()
-        kept = serialized_timing_cache if serialized_timing_cache == ours else b""
-        return self.world.made("ITimingCache", _ITimingCache(ours, reused=bool(kept)))
+        if serialized_timing_cache and not serialized_timing_cache.startswith(_TIMINGS):
+            return None
+        version = (serialized_timing_cache or _TIMINGS + self.world.version.encode()).removeprefix(_TIMINGS)
+        return self.world.made("ITimingCache", _ITimingCache(version, reused=bool(serialized_timing_cache)))
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
+        if cache._real.version != self.world.version.encode():
+            return False
         self.timings = cache
         return True
 
@@ -297,11 +300,11 @@ class _IBuilderConfig:
 
 
 class _ITimingCache:
-    def __init__(self, data: bytes, *, reused: bool) -> None:
-        self.data, self.reused = data, reused
+    def __init__(self, version: bytes, *, reused: bool) -> None:
+        self.version, self.reused = version, reused
 
     def serialize(self) -> bytes:
-        return self.data
+        return _TIMINGS + self.version
 
 
 class _OnnxParser:

@@ -126,8 +126,11 @@ class Library:
         if settings.compute_capabilities:
             self._build_ahead(config, settings.compute_capabilities)
         if self.keeps_timings:
-            # Damaged timings, or those of another version, come back empty: TensorRT measures anew.
-            config.set_timing_cache(config.create_timing_cache(timings), False)
+            # Damaged timings, or those of another GPU, are none: TensorRT measures anew.
+            for known in (timings, b""):
+                found = config.create_timing_cache(known)
+                if found is not None and config.set_timing_cache(found, False):
+                    break
         return config
 
     def monitor(self, config: Any, report: Monitor) -> None:
