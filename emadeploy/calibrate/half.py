@@ -59,7 +59,6 @@ class _Conversion:
 
     def __init__(self, graph: FloatGraph, keep: Collection[str]) -> None:
         self.graph, self.keep = graph, keep
-        self.unfit = graph.unfit()
         self.answers = {value.name for value in graph.model.graph.output}
         self.nodes: list[onnx.NodeProto] = []
         self.made: dict[str, int] = {value.name: FLOAT for value in graph.model.graph.input}
@@ -81,7 +80,7 @@ class _Conversion:
 
     def _type(self, node: onnx.NodeProto) -> int:
         """Return the type that ``node`` computes in."""
-        if node.name in self.keep or node.name in self.unfit:
+        if node.name in self.keep:
             return FLOAT
         reads = {
             self.made.get(name, HALF)

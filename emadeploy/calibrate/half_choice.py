@@ -1,19 +1,19 @@
-"""What stays in float32 beside float16: by rule, by what was measured on calibration frames, and by the harm to each
-task.
+"""What stays in float32 beside float16: by rule, by what was measured on frames, and by the harm to each task.
 
 In turn, each with its reason in the record:
 
-1. What float16 cannot hold (`half_graph.unfit`), and what comes of an epsilon (such as the 1e-12 under a length), up
-to the node that joins it with other values: 1 / 1e-12 is infinite in float16, and infinity times a zero feature NaN.
-2. By rule, whatever the frames show. Norms and exponentials, which square or blow up what they read. Sums of computed
-values over more than LONG terms, such as those over all pixels in CTAL: ONNX Runtime adds up in float32, so it cannot
-show what TensorRT does where it adds up in float16, whose steps at LONG times a term are as large as that term.
-Convolutions, whose weights are known, are judged by 3. 3. Overflow: a tensor, or a partial sum, comes within MARGIN
-of float16's largest number on a frame. The bound of a sum is that of its magnitudes, which any order of adding up
-respects. Underflow: so small a tensor that the steps between float16's smallest numbers take more than LOSS of its
-length. 4. Harm: what is left runs in float16 (`half_rounding`) beside float32 on a few frames. Where the raw map of a
-task is off by more than HARM, sections of the network (`units.section_of`) go back to float32, the most harmful
-first.
+1. What float16 cannot hold (`half_graph.unfit`), and what comes of an epsilon (such as the 1e-12 under a length), up to
+   the node that joins it with other values: 1 / 1e-12 is infinite in float16, and infinity times a zero feature NaN.
+2. By rule, whatever the frames show: norms and exponentials, which square or blow up what they read; and sums of
+   computed values over more than LONG terms, such as those over all pixels in CTAL. ONNX Runtime adds up in float32, so
+   it cannot show what TensorRT does where it adds up in float16, whose steps at LONG times a term are as large as that
+   term. Convolutions, whose weights are known, are judged by 3.
+3. Overflow: a tensor, or a partial sum, comes within MARGIN of float16's largest number on a frame. The bound of a sum
+   is that of its magnitudes, which any order of adding up respects. Underflow: so small a tensor that the steps between
+   float16's smallest numbers take more than LOSS of its length.
+4. Harm: what is left runs in float16 (`half_rounding`) beside float32 on a few frames. Where the raw map of a task is
+   off by more than HARM, each section of the network (`units.section_of`) is tried alone, and they go back to float32,
+   the most harmful first, until no task is.
 """
 
 from __future__ import annotations
@@ -63,8 +63,11 @@ Errors = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Choice:
-    """``keep``: node -> why it stays in float32. ``errors``: by task, what float16 elsewhere leaves; ``probes``:
-    tried."""
+    """``keep``: node -> why it stays in float32.
+
+    ``errors``: by task, what float16 elsewhere leaves; ``probes``: by section, what it leaves there alone, where that
+    had to be asked; ``frames``: what all this was measured on.
+    """
 
     keep: Mapping[str, str]
     errors: Errors
@@ -76,7 +79,7 @@ class Choice:
         return replace(self, keep={**more, **self.keep})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for the manifest: the nodes in float32, in order, and each reason with its nodes."""
+        """Return plain data for the manifest: the nodes in float32, and each reason with its nodes."""
         reasons: dict[str, list[str]] = {}
         for node, why in self.keep.items():
             reasons.setdefault(why, []).append(node)
@@ -91,18 +94,19 @@ class Choice:
 
 
 def choose(graph: OnnxGraph, frames: CalibrationFrames, progress: Callable[[int, int], None] | None = None) -> Choice:
-    """Return what of ``graph``, float32 without Q/DQ, stays in float32; ``progress`` is called with frames run, and
-    all.
+    """Return what of ``graph``, float32 without Q/DQ, stays in float32.
 
-    Raises CalibrationError where a tensor is not finite, or float16 harms a task whatever stays in float32.
+    ``progress`` is called with the number of frames that were watched, and of all. Raises CalibrationError where a
+    tensor is not finite, or float16 harms a task whatever stays in float32.
     """
     model = onnx.load(graph.path)
     floats = FloatGraph(model)
     [given] = graph.inputs
-    total = min(WATCHED, len(frames))
-    feeds = list(islice(frames.feeds(given), total))
+    every = -(-len(frames) // WATCHED)  # spread over all of them
+    feeds = list(islice(frames.feeds(given), 0, None, every))
+    seen = watch(floats, feeds, progress)
     keep: dict[str, str] = {}
-    for node, why in (*_by_rule(floats), *_measured(floats, watch(floats, feeds, progress))):
+    for node, why in (*_by_rule(floats), *_measured(floats, seen, every)):
         keep.setdefault(node, why)
     tasks = graph.model.task_names
     probe = _Probe(model, tasks, feeds[:PROBED])
@@ -174,15 +178,16 @@ def _of_epsilons(graph: FloatGraph, unfit: Collection[str]) -> Iterator[tuple[st
             spread |= dict.fromkeys(node.output, source)
 
 
-def _measured(graph: FloatGraph, seen: Mapping[str, Seen]) -> Iterator[tuple[str, str]]:
+def _measured(graph: FloatGraph, seen: Mapping[str, Seen], every: int) -> Iterator[tuple[str, str]]:
     """Yield the nodes with a tensor or a partial sum that float16 does not hold, and why."""
     for node in graph.model.graph.node:
         names = [name for name in (*node.input, *node.output) if name in seen]
         for name in names:
-            if not seen[name].largest <= LARGEST / MARGIN:
-                yield node.name, f"overflow: {name!r} reaches {seen[name].largest:.3g} on frame {seen[name].frame}"
-            elif seen[name].rms < _FAINT:
-                yield node.name, f"underflow: {name!r} is {seen[name].rms:.2g} in the mean on a frame"
+            found = seen[name]
+            if not found.largest <= LARGEST / MARGIN:
+                yield node.name, f"overflow: {name!r} reaches {found.largest:.3g} on frame {every * found.frame}"
+            elif found.rms < _FAINT:
+                yield node.name, f"underflow: {name!r} is {found.rms:.2g} in the mean on a frame"
         bound = _bound(graph, node, seen)
         if bound > LARGEST / MARGIN:
             yield node.name, f"overflow: partial sums may reach {bound:.3g}"

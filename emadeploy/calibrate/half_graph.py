@@ -35,9 +35,9 @@ _WIDENED = {
     *("QuantizeLinear", "Reshape", "Resize", "Shape", "Size"),
 }
 QUANTISE, DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
-#: Their results have the type that an attribute says; they are small, and stay in float32.
 #: Of values that float16 holds they make values that it holds, and none that is larger.
 EXACT = (*MOVES, "Relu", "MaxPool", "Identity")
+#: Their results have the type that an attribute says; they are small, and stay in float32.
 _TYPED_BY_ATTRIBUTE = (
     *("Bernoulli", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomNormalLike", "RandomUniform"),
     "RandomUniformLike",
