@@ -22,7 +22,7 @@ from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.nets.entries import fill
 from emadeploy.train.batches import Batch, Batches, Draws, InOrder, Loader, collate
-from emadeploy.train.keeper import AtomicState, Interrupted, Keeper
+from emadeploy.train.keeper import Interrupted, Keeper
 from emadeploy.train.logs import loggers
 from emadeploy.train.machine import check_machine, strategy
 from emadeploy.train.module import TrainingModule
@@ -93,7 +93,7 @@ def _prepare(
             devices=run.devices,
             num_nodes=run.nodes,
             strategy=strategy(run, has_unused=bool(set(run.spec.task_names) - set(train_set.tasks))),
-            plugins=[AtomicState()],
+            plugins=[keeper.state_io],
             precision=LIGHTNING_PRECISIONS[recipe.precision],
             gradient_clip_val=recipe.clip_norm,
             accumulate_grad_batches=recipe.accumulate,

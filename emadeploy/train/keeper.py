@@ -40,10 +40,16 @@ class Interrupted(EmadeployError):  # noqa: N818 - it was asked for
 
 
 class AtomicState(TorchCheckpointIO):
-    """Writes the trainer's state beside its place, brings it to disk, and moves it there."""
+    """Writes the trainer's state beside its place, brings it to disk, and moves it there.
+
+    Where that fails the former state is as it was, and ``problem`` says why: an error raised here, in the first
+    process, would leave the others waiting for it.
+    """
+
+    problem: str | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save; raises ArtifactError where that fails, the former state being as it was."""
+        """Save, or set ``problem``."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         path = Path(path)
@@ -56,7 +62,7 @@ class AtomicState(TorchCheckpointIO):
             os.replace(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
-            raise ArtifactError(f"{path} cannot be written: {error.strerror or error}") from error
+            self.problem = f"{path} cannot be written: {error.strerror or error}"
 
 
 class Keeper(Callback):
@@ -66,7 +72,7 @@ class Keeper(Callback):
     """
 
     def __init__(self, run: Run, loader: Loader, steps: int) -> None:
-        self.run, self.loader, self.steps = run, loader, steps
+        self.run, self.loader, self.steps, self.state_io = run, loader, steps, AtomicState()
         self.judge = judge_of(run.baseline_metrics())
         self.best, self.waited, self.saved_at = math.inf, 0, time.monotonic()
         #: Optimiser steps at the last save, and at the last validation.
@@ -110,13 +116,12 @@ class Keeper(Callback):
         assert isinstance(module, TrainingModule)
         self.validated_at = module.global_step
         error = self.judge(module.results)
-        if trainer.state.fn == TrainerFn.VALIDATING and trainer.is_global_zero:
+        if trainer.state.fn == TrainerFn.VALIDATING:
             self._save_weights(module, "last")  # the same weights, now with their metrics
         self.waited = 0 if error < self.best else self.waited + 1
         if error < self.best:
             self.best = error
-            if trainer.is_global_zero:
-                self._save_weights(module, "best")
+            self._save_weights(module, "best")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         """Save, after the validation."""
@@ -132,30 +137,35 @@ class Keeper(Callback):
 
     def _save(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         assert isinstance(module, TrainingModule)
-        _check_finite(module)
         self.saved_at, self.saved_step = time.monotonic(), module.global_step
         # The state last: where a kill comes between the two, the run goes on from before and makes `last` anew.
-        if trainer.is_global_zero:
-            self._save_weights(module, "last")
-        with self._advice():
-            trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
+        self._save_weights(module, "last")
+        trainer.save_checkpoint(self.run.output / STATE)  # in every process; the first one writes
+        self._stop_for(self.state_io.problem, module)
 
     def _save_weights(self, module: TrainingModule, name: str) -> None:
         _check_finite(module)
-        with self._advice():
-            nets.save_checkpoint(
-                self.run.output / name, module.judged, self.run.spec, step=module.global_step, metrics=module.results
-            )
+        problem = None
+        if processes.rank() == 0:
+            try:
+                nets.save_checkpoint(
+                    self.run.output / name,
+                    module.judged,
+                    self.run.spec,
+                    step=module.global_step,
+                    metrics=module.results,
+                )
+            except ArtifactError as error:
+                problem = str(error)
+        self._stop_for(problem, module)
 
-    @contextmanager
-    def _advice(self) -> Iterator[None]:
-        try:
-            yield
-        except ArtifactError as error:
-            raise ArtifactError(
-                f"training stopped: {error}. The checkpoints in {self.run.output} are those of the save before; "
+    def _stop_for(self, problem: str | None, module: TrainingModule) -> None:
+        if problem is not None:
+            problem = (
+                f"training stopped: {problem}. The checkpoints in {self.run.output} are those of the save before; "
                 "make room and continue with --resume"
-            ) from error
+            )
+        processes.stop_for(problem, ArtifactError, module.device)
 
     def _end_if_interrupted(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if processes.anyone(self.interrupted, module.device):

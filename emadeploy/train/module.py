@@ -48,6 +48,8 @@ class TrainingModule(lightning.LightningModule):
         self.results: dict[str, dict[str, float]] = {}
         #: What the last validation saw of its first frames.
         self.shown: list[Shown] = []
+        #: What ends the run when this validation is done.
+        self.problem: str | None = None
         #: Frames that could not be read, in words, each once.
         self.corrupt: dict[str, None] = {}
 
@@ -85,7 +87,7 @@ class TrainingModule(lightning.LightningModule):
         problem = self._note_corrupt(batch)
         if problem is None and not torch.isfinite(total):
             problem = f"training stopped: the loss is {total.item()} at step {self.global_step}, {_describe(batch)}"
-        self._stop_for(problem)
+        processes.stop_for(problem, DataError, self.device)
         size = len(batch.names)
         self.log("loss", total, prog_bar=True, sync_dist=True, batch_size=size)
         each = {f"loss/{name}": loss for name, loss in per_task.items()}
@@ -100,13 +102,14 @@ class TrainingModule(lightning.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting anew."""
-        self.metrics, self.shown = Metrics(self.spec.tasks), []
+        self.metrics, self.shown, self.problem = Metrics(self.spec.tasks), [], None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Decode every sample as the runtime would, and count its metrics."""
-        # Not agreed with the other processes here: one may have a batch more. Lightning ends them all.
-        if problem := self._note_corrupt(batch):
-            raise DataError(problem)
+        # Several processes agree on it when all are done: here one may have a batch more than another.
+        self.problem = self.problem or self._note_corrupt(batch)
+        if processes.count() == 1:
+            processes.stop_for(self.problem, DataError, self.device)
         raw = self.judged(batch.image)
         size = self.spec.input.size
         for index in range(len(batch.names)):
@@ -122,6 +125,7 @@ class TrainingModule(lightning.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all samples of all processes together: their sums are added up, never their metrics."""
+        processes.stop_for(self.problem, DataError, self.device)
         state = processes.total_array(self.metrics.state(), self.device)
         self.results = Metrics.from_state(self.spec.tasks, state).compute()
         self.log_dict({f"{task}/{name}": value for task, row in self.results.items() for name, value in row.items()})
@@ -143,10 +147,6 @@ class TrainingModule(lightning.LightningModule):
             return f"{batch.corrupt[0]}; {advice}"
         self.corrupt.update(dict.fromkeys(batch.corrupt))
         return None
-
-    def _stop_for(self, problem: str | None) -> None:
-        if problems := processes.messages(problem, self.device):
-            raise DataError("; ".join(problems))
 
 
 def _describe(batch: Batch) -> str:

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, distributed, nn
 
+from emadeploy.contract.errors import EmadeployError
+
 _Item = TypeVar("_Item")
 
 
@@ -64,6 +66,15 @@ def messages(own: str | None, device: torch.device) -> list[str]:
         said = [None] * count()
         distributed.all_gather_object(said, own)
     return [message for message in said if message is not None]
+
+
+def stop_for(problem: str | None, kind: type[EmadeployError], device: torch.device) -> None:
+    """Raise ``kind`` in the first process with what all of them have to say, if any has a problem.
+
+    The others end with SystemExit, and so with status 1, without saying it again. None is left waiting.
+    """
+    if said := messages(problem, device):
+        raise kind("; ".join(said)) if rank() == 0 else SystemExit(1)
 
 
 def synchronise_batch_norm(module: nn.Module, device_type: str) -> nn.Module:

@@ -108,6 +108,41 @@ def test_with_statistics_of_each_device_alone_they_are_not(trained):
     assert abs(float(alone[1]["loss"]) - float(together[1]["loss"])) > 1e-4
 
 
+DAMAGED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from conftest import Frames
+from emadeploy.contract.errors import DataError, EmadeployError
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.train.fit import fit
+from emadeploy.train.run import Run
+import json
+
+class Damaged(Frames):
+    def __getitem__(self, index):
+        if index == len(self) - 1:  # a frame of the second process
+            raise DataError("label/3.npy is truncated")
+        return super().__getitem__(index)
+
+spec = ModelSpec.from_dict(json.loads(Path("spec.json").read_text()))
+try:
+    fit(Run(spec, Path("run"), "made", "made", devices=2), Frames(4), Damaged(4), progress=False)
+except EmadeployError as error:
+    sys.exit(f"said: {{error}}")
+"""
+
+
+def test_a_problem_of_one_process_ends_all_and_is_told_once(tmp_path, make_spec):
+    (tmp_path / "spec.json").write_text(json.dumps(make_spec(epochs=1, batch_size=2).to_dict()))
+    (tmp_path / "train.py").write_text(DAMAGED.format(tests=str(Path(__file__).parent)))
+    command, environment = [sys.executable, "train.py"], {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("said: frame 3 of made frames: label/3.npy is truncated; repair or remove") == 1
+    assert "Traceback" not in done.stderr
+
+
 # ---- BatchNorm
 
 
