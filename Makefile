@@ -3,13 +3,19 @@
 # make check  format, lint, types, and the tests: what CI runs
 #
 # Each makes its own .venv with pinned versions. PYTHON chooses the interpreter (3.10 or newer).
+#
+# make test-gpu   on a machine with an NVIDIA GPU: the tests that need one
+# make bench-gpu  there: published graph against rewritten graph, into docs/gpu.md
+#
+# These two install what they need where they can; without a network they take PYTHON as it is, with the wheels in the
+# folder WHEELS, if that is given, on top.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format clean test-gpu bench-gpu
 
 demo: $(VENV)/demo.installed
 	$(BIN)/emadeploy demo
@@ -27,8 +33,31 @@ format: $(VENV)/dev.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+GPU_EXTRAS := $(VENV)/dev.installed $(VENV)/tensorrt.installed
+GPU_SITE := .gpu-site
+WHEELS ?=
+
+test-gpu:
+	@$(gpu_python); "$$python" -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
+
+bench-gpu:
+	@$(gpu_python); "$$python" tools/bench_gpu.py $(BENCH_ARGS)
+
+# Sets $$python and its path: an environment made here, or, said so, what there is.
+define gpu_python
+export PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"; \
+if [ -n "$(WHEELS)" ]; then \
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target $(GPU_SITE) $(WHEELS)/*.whl || exit 1; \
+	export PYTHONPATH="$(CURDIR)/$(GPU_SITE):$$PYTHONPATH"; python=$(PYTHON); \
+elif PIP_RETRIES=0 PIP_DEFAULT_TIMEOUT=10 $(MAKE) --no-print-directory $(GPU_EXTRAS) >/dev/null 2>&1; then \
+	python=$(BIN)/python; \
+else \
+	echo "nothing could be installed (no network?): $(PYTHON) is taken as it is"; python=$(PYTHON); \
+fi
+endef
+
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_SITE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # An extra is installed once, and again when what it is made from changes.
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/pip
