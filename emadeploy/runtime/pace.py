@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,14 +29,14 @@ class Pace:
         self._changed = threading.Condition()
         self._on_the_way = 0
         self._stopped = False
-        self._entered = self._collected = clock()
+        self._entered = self._collected = -math.inf
         self._seconds = {"preprocess": 0.0, "inference": 0.0, "decode": 0.0}
 
     def wait_to_pick(self) -> None:
         """Return when the next frame shall be picked, which is then on its way. Raises Ended after :meth:`stop`."""
         with self._changed:
             while not self._stopped:
-                left = 0.0 if self._on_the_way == 0 else self.due() - self._clock()
+                left = self.due() - self._clock()
                 if self._on_the_way < 2 and left <= 0:
                     self._on_the_way += 1
                     return
@@ -67,10 +68,12 @@ class Pace:
             self._changed.notify_all()
 
     def due(self) -> float:
-        """Return the time on the clock at which the next frame shall be picked, one being in the engine."""
+        """Return the time on the clock at which the next frame shall be picked."""
         before, inference, decoding = (self._seconds[name] for name in ("preprocess", "inference", "decode"))
-        engine_free = max(self._entered, self._collected) + inference
-        decoder_free = max(engine_free, self._collected + decoding) + decoding
+        engine_free, decoder_free = self._collected, self._collected + decoding
+        if self._on_the_way:
+            engine_free = max(self._entered, self._collected) + inference
+            decoder_free = max(engine_free, decoder_free) + decoding
         return max(engine_free, decoder_free - inference) - before - _SLACK * inference
 
 

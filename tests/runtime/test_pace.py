@@ -47,11 +47,20 @@ def test_where_decoding_takes_longest_it_is_decoding_that_is_waited_for(clock: C
     pace.enter()
     clock.now += 0.1
     pace.collect()  # being decoded until 100.4
+    clock.now = 100.29
     pace.wait_to_pick()
     clock.now += 0.01
     pace.enter()
-    # In the engine until 100.21, decoded from 100.4 to 100.7; the next one's inference may end then.
+    # In the engine until 100.4, decoded until 100.7; the next one's inference may end then.
     assert pace.due() == pytest.approx(100.7 - 0.1 - 0.01 - 0.01)
+
+
+def test_an_idle_engine_waits_for_a_decoder_that_is_busy_for_longer(clock: Clock) -> None:
+    pace = learned(clock, 0.01, 0.1, 0.3)
+    pace.wait_to_pick()
+    pace.enter()
+    pace.collect()  # being decoded until 100.3
+    assert pace.due() == pytest.approx(100.3 - 0.1 - 0.01 - 0.01)
 
 
 def test_never_more_than_one_waits_for_the_engine(clock: Clock) -> None:
