@@ -244,6 +244,17 @@ def test_a_second_frame_starts_before_the_first_is_waited_for(install_trt: Insta
     session.close()
 
 
+def test_a_stream_answers_what_calls_do(install_trt: Install, make_engine: Make) -> None:
+    _, machine = install_trt()
+    frames = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), np.uint8) for seed in range(5)]
+    with load(make_engine()) as perception:
+        one_by_one = [perception(frame).depth for frame in frames]
+        streamed = [result.depth for result in perception.stream(frames)]
+    for one, other in zip(one_by_one, streamed, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert machine.kinds() == []
+
+
 def test_a_queue_outlives_its_session(install_trt: Install, make_engine: Make) -> None:
     _, machine = install_trt()
     artifact = make_engine()
