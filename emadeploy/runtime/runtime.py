@@ -119,13 +119,13 @@ class Runtime:
         call, and the 'wait' between them: all but 'capture' add up to its age. ``stats`` of the stream counts frames.
 
         Leaving the loop in any way ends the stream and its threads. Raises SpecError for a source, ``drop`` or
-        ``on_error`` that makes no sense, and whatever opening the source raises.
+        ``on_error`` that makes no sense, ArtifactError after :meth:`close`, and whatever opening the source raises.
         """
         opened = as_source(source, order)
         stages = Stages(
             check_open=self._open_session,
             preprocess=lambda frame: self._inputs(frame, order),
-            open_queue=getattr(self._session, "queue", None),
+            open_queue=getattr(self._open_session(), "queue", None),
             run=self._infer,
             decode=self._decoded,
         )

@@ -175,3 +175,24 @@ def test_a_folder_by_its_text_is_answered_whole(make_artifact: Callable[..., Pat
         assert stream.stats.dropped == 0
         with pytest.raises(DataError, match=r"nowhere\.mp4 does not exist"):
             perception.stream("nowhere.mp4")
+
+
+def test_a_video_that_ends_too_early_is_answered_up_to_there(
+    make_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "drive.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for index in range(30):
+        writer.write(np.full((48, 64, 3), 8 * index, np.uint8))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with load(make_artifact()) as perception:
+        *good, last = perception.stream(path).answers()
+        assert 0 < len(good) < 28
+        assert all(answer.error is None for answer in good)
+        assert f"ends after {len(good)} frames, its header says 30: truncated" in str(last.error)
+        stamps = [result.stamp for result in perception.stream(path, on_error="skip")]
+        assert [round(stamp, 3) for stamp in stamps] == [round(index / 10, 3) for index in range(len(good))]
+        with pytest.raises(DataError, match="truncated"):
+            list(perception.stream(path))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from emadeploy import Runtime
+from emadeploy import Runtime, load
 from emadeploy.contract.errors import ArtifactError, DataError, DeviceError, FrameError, SpecError
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.contract.spec import InputSpec, ModelSpec, TensorSpec
@@ -182,6 +182,24 @@ def test_every_frame_is_answered_in_order_as_by_a_call(perception: Runtime) -> N
     assert (stats.captured, stats.answered, stats.dropped, stats.failed, stats.waiting) == (100, 100, 0, 0, 0)
     assert list(stats.seconds) == ["capture", "preprocess", "inference", "decode"]
     assert all(seconds > 0 for seconds in stats.seconds.values())
+
+
+def test_frames_in_flight_in_openvino_are_answered_as_by_a_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    from networks import SIZE, tiny_graph
+
+    from emadeploy.build.openvino import build
+
+    monkeypatch.setenv("EMADEPLOY_CACHE", str(tmp_path / "cache"))
+    build(tiny_graph(tmp_path / "graph"), tmp_path / "artifact", "openvino-fp32")
+    frames = [np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8) for seed in range(12)]
+    with load(tmp_path / "artifact", threads=1) as engine:
+        wanted = [engine(frame).maps for frame in frames]
+        for result, maps in zip(engine.stream(frames), wanted, strict=True):
+            for name, array in result.maps.items():
+                np.testing.assert_array_equal(array, maps[name])
 
 
 def test_stamps_come_from_capture(perception: Runtime) -> None:
@@ -577,6 +595,8 @@ def test_a_closed_runtime_ends_the_stream_even_where_errors_are_skipped(percepti
     with pytest.raises(ArtifactError, match="the runtime of 'tiny' is closed"):
         for _ in results:
             pass
+    with pytest.raises(ArtifactError, match="the runtime of 'tiny' is closed"):
+        perception.stream([])
 
 
 def test_the_source_is_let_go(perception: Runtime) -> None:
