@@ -15,8 +15,8 @@ of TensorRT's parser: 8.5 and 8.6 say that they read up to 17, though the onnx i
 is 1.14, which knows 19, and the parser of 10.3 is younger; 10.15 says 9 to 24, 11 says up to 25. Whether 8.6 reads a
 float16 scale is not known: its manual lists float32 alone for the scale of IDequantizeLayer.
 
-Why not a converter that exists: those of onnxruntime.transformers and onnxconverter-common block operators by type,
-put Casts around each blocked node, clamp what does not fit (an epsilon of 1e-12 becomes 1e-7, an infinity 10000) and
+Why not a converter that exists: those of onnxruntime.transformers and onnxconverter-common put Casts around each node
+that is kept, clamp what does not fit and go on (an epsilon of 1e-12 becomes 6e-8, a mask of -1e9 becomes -65504), and
 know no Q/DQ. NVIDIA's modelopt knows Q/DQ; it brings torch with it, and chooses nodes by their magnitudes, not by the
 harm to a task.
 """
