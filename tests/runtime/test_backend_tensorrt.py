@@ -23,7 +23,7 @@ from emadeploy.contract.errors import ArtifactError, BackendMissing, DeviceError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.backends import opener
 from emadeploy.runtime.backends import tensorrt as backend
-from emadeploy.runtime.trt import compiling, record
+from emadeploy.runtime.trt import compiling, first_load, record
 from emadeploy.runtime.trt.child import compile_plan
 from emadeploy.runtime.trt.device import here
 from emadeploy.runtime.trt.library import load_library
@@ -356,9 +356,9 @@ def test_wherever_loading_fails_nothing_is_left(
     monkeypatch.setenv(backend.GRAPH_CHOICE, "1")
     artifact = make_engine()
     machine.fail(call, "CUDA_ERROR_LAUNCH_FAILED", after)
-    with pytest.raises(DeviceError, match="CUDA_ERROR_LAUNCH_FAILED"):
+    with pytest.raises(DeviceError, match="CUDA_ERROR_LAUNCH_FAILED") as failed:
         open_session(artifact)
-    assert machine.kinds() == []
+    assert machine.kinds() == [], f"it does not wait until {failed} is forgotten"
     assert machine.stack == []
 
 
@@ -524,7 +524,7 @@ def test_where_nothing_can_be_written_build_is_offered(
 ) -> None:
     world, _ = install_trt()
     artifact = make_artifact(target="trt-fp32", precision={})
-    monkeypatch.setattr(backend.os, "access", lambda *_: False)
+    monkeypatch.setattr(first_load.os, "access", lambda *_: False)
     with pytest.raises(ArtifactError, match=rf"not compiled yet, .* no right to write.*emadeploy build {artifact}"):
         load(artifact)
     assert world.configs == []
@@ -539,6 +539,16 @@ def test_where_compiling_fails(install_trt: Install, make_artifact: Make, here_a
     ):
         load(artifact)
     assert not (artifact / record.RECORD_NAME).exists()
+
+
+def test_a_precision_that_is_not_obtained_is_a_failure(
+    install_trt: Install, make_artifact: Make, here_and_now: None
+) -> None:
+    install_trt()
+    artifact = make_artifact(target="trt-int8", precision={})
+    with pytest.raises(ArtifactError, match=r"int8 was asked for, and its layers run in fp32 alone.*emadeploy build"):
+        load(artifact)
+    assert sorted(path.name for path in artifact.iterdir()) == ["manifest.json", "model.onnx"]
 
 
 def test_another_gpu_than_the_first_is_compiled_for_by_itself(

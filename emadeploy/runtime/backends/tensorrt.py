@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from emadeploy.contract.errors import ArtifactError, BuildError, DeviceError, SpecError
+from emadeploy.contract.errors import DeviceError, SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.queue import Answers, InferQueue, Inputs
 from emadeploy.runtime.session import Array, check_signature
-from emadeploy.runtime.trt.compiling import Options, compiled
-from emadeploy.runtime.trt.device import here
+from emadeploy.runtime.trt.first_load import compile_once
 from emadeploy.runtime.trt.library import Library, load_library
 from emadeploy.runtime.trt.memory import Arena, Buffer, Gpu, Graph, open_gpu
 from emadeploy.runtime.trt.record import RECORD_NAME, EngineRecord
@@ -167,7 +166,7 @@ class _Slot:
 
     def close(self) -> None:
         self._arrays.clear()
-        with self._loaded.gpu.current():
+        with suppress(DeviceError), self._loaded.gpu.current():  # a lost GPU must not hide what lost it
             self._context = None
         self._arena.close()
 
@@ -227,7 +226,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     gpu = open_gpu(index)
     library = load_library(manifest.engine)
     if not (directory / RECORD_NAME).exists():
-        _compile(directory, manifest, library, gpu)
+        compile_once(directory, manifest, library, gpu)
     record = EngineRecord.read(directory)
     record.check(directory, manifest, gpu.device, library)
     plan = record.plan_bytes(directory)
@@ -254,36 +253,6 @@ def _graph_choice() -> bool | None:
     if text not in ("", "0", "1"):
         raise SpecError(f"{GRAPH_CHOICE}={text!r} is none of '1' (an error without one), '0' (none), '' (where it can)")
     return bool(int(text)) if text else None
-
-
-def _compile(directory: Path, manifest: Manifest, library: Library, gpu: Gpu) -> None:
-    """Compile the artifact for this GPU, as `emadeploy build` does with its defaults, without its audit."""
-    command = f"emadeploy build {directory}"
-    if gpu.index and here(0, gpu.driver) != gpu.device:
-        raise ArtifactError(
-            f"{directory} is not compiled yet, and gpu:{gpu.index} is not the first GPU, for which engines are "
-            f"compiled: CUDA_VISIBLE_DEVICES={gpu.index} {command}"
-        )
-    if not os.access(directory, os.W_OK):
-        raise ArtifactError(
-            f"{directory} is not compiled yet, and the engine cannot be put there: no right to write. As a user "
-            f"who may, on this machine: {command}"
-        )
-    _log.warning(
-        "%s is compiled for %s by %s %s, once: this takes minutes. `%s` does it beforehand and tells which precision "
-        "its layers run in",
-        directory,
-        gpu.device.name,
-        library.title,
-        library.version_text,
-        command,
-    )
-    try:
-        with compiled(directory, Options(), lambda *_: None) as made:
-            made.record.write(directory, made.made)
-    except BuildError as error:
-        raise ArtifactError(f"{directory} could not be compiled at its first load: {error}. See `{command}`") from None
-    _log.warning("%s is compiled: %.0f s", directory, EngineRecord.read(directory).seconds)
 
 
 def _context(loaded: _Loaded) -> Any:
