@@ -25,7 +25,9 @@ def command(
     epochs: Annotated[int | None, typer.Option(help="Epochs [default: the recipe's].")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps in place of epochs.")] = None,
     size: Size = None,
-    batch: Annotated[int | None, typer.Option(help="Batch size [default: the recipe's].")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Frames per step, of all devices together [default: the recipe's].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="[default: the recipe's]")] = None,
     start_from: Annotated[
         Path | None, typer.Option("--from", help="Start from this checkpoint's weights, of any image size.")

@@ -5,6 +5,7 @@ What the run's folder holds is said in :mod:`emadeploy.train.run`.
 
 from __future__ import annotations
 
+import errno
 import math
 import signal
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from emadeploy import nets
-from emadeploy.contract.errors import DataError
+from emadeploy.contract.errors import ArtifactError, DataError
 from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.nets.entries import fill
@@ -29,8 +30,9 @@ from emadeploy.train.module import TrainingModule
 from emadeploy.train.pictures import Pictures
 from emadeploy.train.processes import synchronise_batch_norm
 from emadeploy.train.report import Report, in_words, progress_bars, quiet
-from emadeploy.train.run import STATE, Run, check_unused, step_to_resume, write_record
+from emadeploy.train.run import STATE, Run, check_unused, lost_write, step_to_resume, write_record
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 #: Steps between two rows of the logs.
 LOG_EVERY = 10
 #: Precision of a recipe -> what Lightning calls it.
@@ -71,6 +73,11 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
         except Interrupted:
             if trainer.is_global_zero:
                 raise
+        except OSError as error:
+            # Checkpoints have errors of their own: this is a log or a picture.
+            if error.errno not in _NO_ROOM:
+                raise
+            raise ArtifactError(lost_write(run, f"{run.output} cannot be written: {error.strerror}")) from error
     best = run.output / "best"
     if progress and trainer.is_global_zero:
         _print_end(run, module)

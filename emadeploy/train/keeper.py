@@ -29,7 +29,7 @@ from emadeploy.evaluate.metrics import METRICS, TaskMetrics
 from emadeploy.train import processes
 from emadeploy.train.batches import Loader
 from emadeploy.train.module import TrainingModule
-from emadeploy.train.run import STATE, Run
+from emadeploy.train.run import STATE, Run, lost_write
 
 #: Seconds between two saves inside a long epoch.
 SAVE_EVERY_S = 600.0
@@ -160,12 +160,8 @@ class Keeper(Callback):
         self._stop_for(problem, module)
 
     def _stop_for(self, problem: str | None, module: TrainingModule) -> None:
-        if problem is not None:
-            problem = (
-                f"training stopped: {problem}. The checkpoints in {self.run.output} are those of the save before; "
-                "make room and continue with --resume"
-            )
-        processes.stop_for(problem, ArtifactError, module.device)
+        said = None if problem is None else lost_write(self.run, problem)
+        processes.stop_for(said, ArtifactError, module.device)
 
     def _end_if_interrupted(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if processes.anyone(self.interrupted, module.device):

@@ -92,6 +92,7 @@ class TrainingModule(lightning.LightningModule):
         self.log("loss", total, prog_bar=True, sync_dist=True, batch_size=size)
         each = {f"loss/{name}": loss for name, loss in per_task.items()}
         self.log_dict(each, prog_bar=True, sync_dist=True, batch_size=size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -109,6 +109,14 @@ def write_record(run: Run) -> None:
         raise SpecError(f"{run.output} cannot be written: {error.strerror or error}; name another with -o") from None
 
 
+def lost_write(run: Run, problem: str) -> str:
+    """Return the message of a run that ends because something could not be written."""
+    return (
+        f"training stopped: {problem}. The checkpoints in {run.output} are those of the save before; "
+        "make room and continue with --resume"
+    )
+
+
 def step_to_resume(run: Run) -> int:
     """Return the step that the trainer's state stands at, having checked that it is of this run and whole.
 

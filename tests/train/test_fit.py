@@ -125,6 +125,23 @@ def test_continuing_inside_an_epoch_is_as_if_never_ended(make_run, frames, diges
     assert digest(ended) == digest(whole)
 
 
+def test_what_a_network_draws_depends_on_the_position_alone(make_spec):
+    """No state of a generator needs to be kept: a backbone that drops paths resumes to the bit."""
+    spec = make_spec()
+    module = TrainingModule(nets.build(spec), spec, steps=10, seed=4)
+
+    def drawn(batch_idx: int) -> torch.Tensor:
+        module.on_train_batch_start(None, batch_idx)
+        return torch.rand(4)
+
+    first = drawn(3)
+    torch.rand(100)
+    assert torch.equal(drawn(3), first)
+    assert not torch.equal(drawn(4), first)
+    module.seed = 5
+    assert not torch.equal(drawn(3), first)
+
+
 # ---- refusals
 
 

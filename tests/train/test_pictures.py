@@ -14,6 +14,7 @@ from emadeploy.pictures import read_picture
 from emadeploy.train import fit as fit_module
 from emadeploy.train.fit import fit
 from emadeploy.train.pictures import Shown, contact_sheet
+from emadeploy.train.schedule import rate_factor
 
 GAP = 4
 
@@ -53,6 +54,8 @@ def test_a_run_leaves_pictures_and_logs(make_run, frames, monkeypatch):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["loss"]] == ["0", "1", "2", "3"]
     assert all(row["loss/depth"] for row in rows if row["loss"])
+    rates = [float(row["learning_rate"]) for row in rows if row["loss"]]
+    assert rates == pytest.approx([1e-3 * rate_factor(step, run.spec.train, 4) for step in range(4)])
     assert len([row for row in rows if row["semseg/miou"]]) == 2
     board = read_board(run.output / "tensorboard")
     assert {"loss", "loss/normals", "semseg/miou", "depth/abs"} <= set(board.Tags()["scalars"])

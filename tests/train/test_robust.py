@@ -160,6 +160,26 @@ def test_a_write_that_fails_keeps_the_checkpoints_before(make_run, frames, diges
     assert not [path.name for path in full.output.rglob("*partial*")]
 
 
+def test_a_picture_that_cannot_be_written_ends_the_run_in_the_same_words(make_run, frames, digest, monkeypatch):
+    whole, full, written = make_run("whole", epochs=2), make_run("full", epochs=2), []
+    fit(whole, frames(2), frames(1), progress=False)
+
+    def png(sheet):
+        written.append(sheet)
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return b""
+
+    monkeypatch.setattr("emadeploy.train.pictures.png", png)
+    with pytest.raises(
+        ArtifactError, match=r"training stopped: .*full cannot be written: No space left on .* --resume"
+    ):
+        fit(full, frames(2), frames(1), progress=False)
+    assert nets.read_checkpoint(full.output / "last").step == 1
+    fit(full, frames(2), frames(1), resume=True, progress=False)
+    assert digest(full) == digest(whole)
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Return a folder on a disk of its own, of 400 MB."""
