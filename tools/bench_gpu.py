@@ -140,7 +140,10 @@ def measure_row(way: str, form: str, precision: str, size: str, *, runs: int, fo
 
 
 def run_torch(way: str, form: str, precision: str, size: tuple[int, int], runs: int, folder: Path) -> Row:
-    """The network itself on the GPU, TF32 off; peak memory as PyTorch's allocator counts it, weights included."""
+    """The network itself on the GPU, TF32 off; peak memory as PyTorch's allocator counts it, weights included.
+
+    fp16 is all of it in halves, for time and memory alone: its answers overflow, which takes as long.
+    """
     import torch
 
     from emadeploy.export import deploy

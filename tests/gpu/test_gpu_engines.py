@@ -107,9 +107,11 @@ def test_onnxruntime_on_cuda(make_artifact: Callable[..., Path]) -> None:
     check(dict(zip(names, session.run(names, {"image": FRAMES[0]}), strict=True)), artifact, FRAMES[0])
 
 
-@pytest.mark.parametrize(("precision", "bound"), [("float32", 1e-3), ("float16", 0.1)])
-def test_the_rewritten_network_is_the_published_one_in_torch(cuda_torch: None, precision: str, bound: float) -> None:
-    """Relative to the largest value of each map; the published form in float64 is the truth."""
+def test_the_rewritten_network_is_the_published_one_in_torch(cuda_torch: None) -> None:
+    """In float32, relative to the largest value of each map; the published form in float64 is the truth.
+
+    Not in float16: wholly in halves the rewritten network overflows, and what stays in float32 is the export's choice.
+    """
     import torch
 
     from emadeploy.export import deploy
@@ -118,15 +120,14 @@ def test_the_rewritten_network_is_the_published_one_in_torch(cuda_torch: None, p
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     network = open_source("emanet-rooms").network
     tasks = tuple(network.spec.task_names)
-    dtype = getattr(torch, precision)
     published = deploy.Deployed(deploy.published(network), tasks).to("cuda", torch.float64)
-    exact = deploy.exact(network, tasks, tiled=precision == "float32")[0]
-    rewritten = deploy.Deployed(exact, tasks).to("cuda", dtype)
+    exact = deploy.exact(network, tasks, tiled=True)[0]
+    rewritten = deploy.Deployed(exact, tasks).to("cuda")
     image = torch.randn(1, 3, *network.spec.input.size, device="cuda", dtype=torch.float64)
     with torch.inference_mode():
-        for answer, truth in zip(rewritten(image.to(dtype)), published(image), strict=True):
+        for answer, truth in zip(rewritten(image.float()), published(image), strict=True):
             assert torch.isfinite(answer).all()
-            assert (answer.double() - truth).abs().max() <= bound * truth.abs().max()
+            assert (answer.double() - truth).abs().max() <= 1e-3 * truth.abs().max()
 
 
 def test_there_is_a_gpu_to_open(gpu: Gpu) -> None:
