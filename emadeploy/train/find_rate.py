@@ -30,7 +30,8 @@ def find_rate(run: Run, train_set: Dataset, steps: int = STEPS) -> float:
     check_machine(run)
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     loader, _ = make_loaders(run, train_set, train_set)
-    module = TrainingModule(starting_model(run), run.spec, steps, seed=run.seed, skip_corrupt=run.on_corrupt == "skip")
+    skip, source = run.on_corrupt == "skip", train_set.description
+    module = TrainingModule(starting_model(run), run.spec, steps, seed=run.seed, skip_corrupt=skip, data=source)
     module.train()
     assert isinstance(loader.sampler, Draws)
     with tempfile.TemporaryDirectory() as scratch, quiet():

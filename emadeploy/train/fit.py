@@ -90,10 +90,10 @@ def _prepare(
     recipe = run.spec.train
     train_loader, val_loader = make_loaders(run, train_set, val_set)
     epochs, steps = _length(run, train_loader)
-    module = TrainingModule(model, run.spec, steps, seed=run.seed, skip_corrupt=run.on_corrupt == "skip")
+    skip, source = run.on_corrupt == "skip", train_set.description
+    module = TrainingModule(model, run.spec, steps, seed=run.seed, skip_corrupt=skip, data=source)
     keeper = Keeper(run, train_loader, steps)
-    data = f"{train_set.description} ({len(train_set)} frames)"
-    reports = [Report(run, data), *progress_bars()] if progress else []
+    reports = [Report(run, f"{source} ({len(train_set)} frames)"), *progress_bars()] if progress else []
     with quiet():
         trainer = lightning.Trainer(
             accelerator="auto",

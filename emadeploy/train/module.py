@@ -32,15 +32,23 @@ class TrainingModule(lightning.LightningModule):
     The length is given, because asking Lightning for it (``estimated_stepping_batches``) while the optimiser is made
     starts the loader before the state of a run that continues is there: it would give out another epoch's frames.
 
-    ``skip_corrupt``: whether frames that cannot be read are counted in ``corrupt``, or end the run.
+    ``skip_corrupt``: whether frames that cannot be read are counted in ``corrupt``, or end the run. ``data`` is what
+    messages call the frames' source.
     """
 
     def __init__(
-        self, model: nn.Module, spec: ModelSpec, steps: int, *, seed: int = 0, skip_corrupt: bool = False
+        self,
+        model: nn.Module,
+        spec: ModelSpec,
+        steps: int,
+        *,
+        seed: int = 0,
+        skip_corrupt: bool = False,
+        data: str = "the data",
     ) -> None:
         super().__init__()
         self.model, self.spec, self.steps = model, spec, steps
-        self.seed, self.skip_corrupt = seed, skip_corrupt
+        self.seed, self.skip_corrupt, self.data = seed, skip_corrupt, data
         self.loss = MultiTaskLoss(spec.tasks, spec.train.weighting)
         self.average = RunningMean(model, spec.train.ema_decay) if spec.train.ema_decay else None
         self.metrics = Metrics(spec.tasks)
@@ -86,7 +94,8 @@ class TrainingModule(lightning.LightningModule):
         total, per_task = self.loss(self.model(batch.image), batch.truth)
         problem = self._note_corrupt(batch)
         if problem is None and not torch.isfinite(total):
-            problem = f"training stopped: the loss is {total.item()} at step {self.global_step}, {_describe(batch)}"
+            where = f"at step {self.global_step}, {_describe(batch, self.data)}"
+            problem = f"training stopped: the loss is {total.item()} {where}"
         processes.stop_for(problem, DataError, self.device)
         size = len(batch.names)
         self.log("loss", total, prog_bar=True, sync_dist=True, batch_size=size)
@@ -150,7 +159,7 @@ class TrainingModule(lightning.LightningModule):
         return None
 
 
-def _describe(batch: Batch) -> str:
+def _describe(batch: Batch, data: str) -> str:
     """Return the frames of a batch in words, and which of them hold values that are no numbers."""
     names = ", ".join(batch.names[:_NAMED]) + (" and more" if len(batch.names) > _NAMED else "")
     maps = {"picture": batch.image, **batch.truth}
@@ -162,7 +171,7 @@ def _describe(batch: Batch) -> str:
     ]
     found = f"{', '.join(unfit)} holds values that are not finite" if unfit else "their files hold finite values alone"
     return (
-        f"in the batch of frames {names}; {found}. Look at them with `emadeploy data check`, or lower "
+        f"in the batch of frames {names} of {data}; {found}. Look at them with `emadeploy data check`, or lower "
         "the learning rate, clip gradients (clip_norm), or train in fp32"
     )
 

@@ -227,7 +227,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_checkpoint(ma
         return forward(module, batch._replace(image=image), batch_idx)
 
     monkeypatch.setattr(TrainingModule, "training_step", poisoned)
-    says = r"the loss is nan at step 3, in the batch of frames (\d); the picture of \1 holds values that are not finite"
+    says = r"the loss is nan at step 3, in the batch of frames (\d) of made frames; the picture of \1 holds values that"
     with pytest.raises(DataError, match=says):
         fit(run, frames(2), frames(1), progress=False)
     kept = nets.read_checkpoint(run.output / "last")
