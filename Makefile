@@ -13,7 +13,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+# A file of tests stays on one worker: its fixtures, exported networks among them, are made once.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format clean test-gpu bench-gpu
 
