@@ -154,6 +154,8 @@ def test_an_engine_that_is_judged(command: Command, told: str, here: Path) -> No
     assert set(manifest.audit["branches"]["ctal"]["compute"]) == {"int8"}
     assert manifest.precision["ctal"] == "int8"
     assert manifest.asked.get("ctal", "int8") == "int8"
+    assert manifest.health is not None
+    assert 0 < manifest.health["frames"] <= FRAMES
     found, wanted = answers(here / "judged"), answers(here / "float")
     assert found.semseg is not None
     assert wanted.semseg is not None

@@ -12,6 +12,7 @@ from emadeploy.build.folder import check_replaceable, publish, scratch
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import Recipe, load_recipe
+from emadeploy.cli.exporting.health import note_health
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
 from emadeploy.cli.exporting.order import Order
@@ -58,9 +59,12 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
                 graph = in_half(source, graph, frames, folder, report)
             report(f"building {target}")
             manifest = build(graph, output, target)
+            if frames is not None and manifest.compiled:
+                manifest = note_health(output, frames.raw())
         else:
             assert frames is not None
             int8, manifest = _quantised(source, wanted, frames, recipe, judge, target, folder, report)
+            manifest = note_health(int8.artifact, frames.raw(), judged=int8.judged)
             publish(int8.artifact, output)
     _report_built(output, manifest, time.perf_counter() - start, report)
     return output

@@ -57,12 +57,15 @@ def export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) ->
         errors.append(wanted.basis_error)
         return len(errors) - 1
 
+    manifest = SimpleNamespace(files={}, engine="onnxruntime", versions={}, compiled=True)
+
     class Int8:
         def __init__(self, graph: int, *_: Any) -> None:
-            self.graph, self.artifact = graph, tmp_path / f"artifact-{graph}"
+            self.graph = graph
+            self.artifact = self.judged = tmp_path / f"artifact-{graph}"
 
         def build(self, keep: frozenset[str]) -> Any:
-            return SimpleNamespace(files={}, engine="onnxruntime", versions={}, compiled=True)
+            return manifest
 
     def call(judge: Judge | None, **wanted: Any) -> list[float | None]:
         monkeypatch.setattr(make, "open_judge", lambda *_: judge)
@@ -73,7 +76,8 @@ def export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) ->
         return Order(target="onnxruntime-int8", output=tmp_path / "out", wanted=Wanted(**wanted))
 
     monkeypatch.setattr(make, "open_source", lambda *_, **__: SimpleNamespace(spec=SPEC, notes=()))
-    monkeypatch.setattr(make, "calibration_frames", lambda *_: [])
+    monkeypatch.setattr(make, "calibration_frames", lambda *_: SimpleNamespace(raw=list))
+    monkeypatch.setattr(make, "note_health", lambda *_, **__: manifest)
     monkeypatch.setattr(make, "export_graph", export_graph)
     monkeypatch.setattr(make, "Int8", Int8)
     monkeypatch.setattr(make, "publish", lambda artifact, output: lines.append(f"{artifact.name} to {output.name}"))
