@@ -17,6 +17,7 @@ from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.half import to_half
 from emadeploy.calibrate.half_choice import Choice
 from emadeploy.calibrate.half_graph import unfit, with_types
+from emadeploy.calibrate.half_integers import in_integers
 from emadeploy.calibrate.half_rounding import rounded
 from emadeploy.calibrate.insert import Types
 from emadeploy.calibrate.placement import MOVES, place_for_tensorrt
@@ -24,6 +25,7 @@ from emadeploy.calibrate.qdq import write_quantised
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.table import Progress
 from emadeploy.contract.errors import CalibrationError
+from emadeploy.runtime.machine import sums_bytes
 
 #: What a graph of this engine is judged in, by what its floats are.
 MEASURED_IN = {
@@ -76,8 +78,12 @@ def typed(graph: OnnxGraph, folder: Path, choice: Choice | None) -> OnnxGraph:
 
 
 def stand_in(graph: OnnxGraph, folder: Path) -> OnnxGraph:
-    """Write what `typed` graphs compute into ``folder``, for ONNX Runtime on any CPU (`half_rounding`)."""
-    return _written(replace(graph, folder=folder), rounded(onnx.load(graph.path)))
+    """Write what `typed` graphs compute into ``folder``, for ONNX Runtime on any CPU (`half_rounding`).
+
+    Products of bytes are summed in integers, as engines do, where this CPU can (`half_integers`).
+    """
+    model = rounded(onnx.load(graph.path))
+    return _written(replace(graph, folder=folder), in_integers(model) if sums_bytes() else model)
 
 
 def _bytes_at_the_border(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,11 +19,11 @@ from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.search import keep_within
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.order import Order
-from emadeploy.cli.exporting.portable import MEASURED_IN
+from emadeploy.cli.exporting.portable import MEASURED_IN, PORTABLE
 from emadeploy.cli.progress import progress
 from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError, DataError
-from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
 from emadeploy.contract.plain import to_plain
 from emadeploy.data.sample import Dataset
 from emadeploy.data.source import open_data
@@ -38,6 +38,8 @@ Report = Callable[[str], None]
 
 #: Held-out rooms that judge a model trained on rooms, where nobody says what does.
 ROOMS = 200
+#: Fewer for what is judged in a stand-in, which is several times slower than the engine that it stands for.
+ROOMS_FOR_STAND_IN = 40
 NOT_JUDGED = "none"
 _BY_HAND = f"give labelled DATA with --data, or go without judgement with --max-drop {NOT_JUDGED}"
 
@@ -165,7 +167,8 @@ def _digest(data: Dataset) -> str:
 def _default_data(source: Source, order: Order) -> str:
     if source.spec.data == "rooms":
         height, width = source.spec.input.size
-        return f"rooms:seed=7,count={ROOMS},size={height}x{width}"
+        count = ROOMS_FOR_STAND_IN if TARGETS[parse_target(order.target)][0] in PORTABLE else ROOMS
+        return f"rooms:seed=7,count={count},size={height}x{width}"
     if order.calib_data is not None:
         return order.calib_data
     raise CalibrationError(f"model {source.spec.name!r}: nothing to judge int8 by; {_BY_HAND}")
