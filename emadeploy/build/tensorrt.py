@@ -16,6 +16,7 @@ import onnx
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.tensorrt_graph import QUANTISE, Graph
+from emadeploy.build.tensorrt_parser import PARSER, parsed_by
 from emadeploy.build.tensorrt_rules import check_rules
 from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import TARGETS, Manifest
@@ -34,7 +35,8 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
 
     Its engine file is the graph itself, not compiled: 'precision' is empty, there is no audit, and 'asked' names the
     precision of every branch. Raises BuildError for a target of another engine, a graph whose types are not those that
-    the target and its record say, and a node that breaks a rule of TensorRT (`tensorrt_rules`).
+    the target and its record say, and a node that breaks a rule of TensorRT (`tensorrt_rules`), or that the parser of
+    TensorRT for RTX does not take, where that is installed (`tensorrt_parser`).
     """
     engine, precision = TARGETS[target]
     if engine not in ENGINES:
@@ -47,6 +49,7 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
     except BuildError as error:
         raise BuildError(f"{graph.path} is no graph for TensorRT: {error}") from None
     _check_typed(graph, model, precision, rest)
+    parser = parsed_by(graph.path)
     if target == "trt-rtx-int8":
         graph = replace(graph, notes=(*graph.notes, RTX_INT8))
     with assembled(output) as folder:
@@ -58,6 +61,7 @@ def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
             precision={},
             asked={**dict.fromkeys(graph.branches, precision), **graph.asked},
             rest=rest,
+            versions={PARSER: parser} if parser else {},
         )
         manifest.write(folder)
     return manifest

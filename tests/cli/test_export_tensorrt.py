@@ -48,7 +48,8 @@ def test_a_portable_artifact_without_any_library_of_nvidia(emadeploy_command: li
     calibrated = ("--target", "trt-int8", "--calib-data", "images:pictures", "-o", "out")
     done = run(emadeploy_command, tmp_path, "export", *light, *calibrated)
     assert done.returncode == 0, done.stderr
-    assert "portable: a strongly typed graph, to be compiled on the device by `emadeploy build`" in done.stdout
+    assert "portable: a strongly typed graph, " in done.stdout
+    assert "to be compiled on the device by `emadeploy build`" in done.stdout
     manifest = Manifest.read(tmp_path / "out")
     assert (manifest.precision, manifest.audit, manifest.accuracy) == ({}, None, None)
     assert set(manifest.asked.values()) == {"int8"}

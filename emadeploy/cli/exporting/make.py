@@ -9,6 +9,7 @@ from pathlib import Path
 
 from emadeploy.build import builder
 from emadeploy.build.folder import check_replaceable, publish, scratch
+from emadeploy.build.tensorrt_parser import PARSER
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import Recipe, load_recipe
@@ -139,7 +140,13 @@ def _report_built(output: Path, manifest: Manifest, seconds: float, report: Repo
     library = f"{manifest.engine} {manifest.versions.get(manifest.engine, '')}".strip()
     report(f"built {output} in {seconds:.1f} s ({library}), {megabytes:.1f} MB")
     if not manifest.compiled:
+        parser = manifest.versions.get(PARSER)
+        parsed = (
+            f"parsed by {parser}"
+            if parser
+            else "checked by rules alone: TensorRT for RTX, which could parse it, is not here"
+        )
         report(
-            "portable: a strongly typed graph, to be compiled on the device by `emadeploy build`; until then its "
-            "precision is asked for, not obtained"
+            f"portable: a strongly typed graph, {parsed}; to be compiled on the device by `emadeploy build`, or at its "
+            "first load. Until then its precision is asked for, not obtained"
         )
