@@ -13,6 +13,7 @@ from emadeploy.contract.errors import ArtifactError
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.plain import to_plain
 from emadeploy.contract.tasks import KINDS
+from emadeploy.runtime.trt.record import RECORD_NAME, EngineRecord
 
 #: The numbers of a budget's verdict, in the order of the table.
 _JUDGED = ("reference", "obtained", "drop", "allowed")
@@ -25,18 +26,37 @@ def command(
     """Show what an artifact is: model, tasks, target, sizes, digests, parity, accuracy, origin."""
     manifest = Manifest.read(artifact)
     problems = {name: manifest.file_problem(artifact, name) for name in manifest.files}
+    engine = _engine(artifact, problems)
     if as_json:
         facts = {"engine": manifest.engine, "untrained": manifest.untrained, "compiled": manifest.compiled}
+        facts["compiled_for"] = engine.key.describe() if engine else None
         record = {"schema": 1, "path": str(artifact), **facts, "problems": problems, "manifest": to_plain(manifest)}
         print(json.dumps(record))
     else:
-        _print(manifest, problems)
+        _print(manifest, problems, engine)
     found = [problem for problem in problems.values() if problem]
     if found:
         raise ArtifactError("; ".join(found))
 
 
-def _print(manifest: Manifest, problems: Mapping[str, str | None]) -> None:
+def _engine(artifact: Path, problems: dict[str, str | None]) -> EngineRecord | None:
+    """Return the record of the engine that TensorRT has compiled, if it has; what is wrong with it goes to problems."""
+    if not (artifact / RECORD_NAME).exists():
+        return None
+    try:
+        record = EngineRecord.read(artifact)
+    except ArtifactError as error:
+        problems[RECORD_NAME] = str(error)
+        return None
+    problems[record.plan] = None
+    try:
+        record.plan_bytes(artifact)
+    except ArtifactError as error:
+        problems[record.plan] = str(error)
+    return record
+
+
+def _print(manifest: Manifest, problems: Mapping[str, str | None], engine: EngineRecord | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -46,20 +66,24 @@ def _print(manifest: Manifest, problems: Mapping[str, str | None]) -> None:
         console.print("[bold red]untrained[/bold red]: random weights, good for timing alone; its maps mean nothing")
     if not manifest.compiled:
         console.print("[bold]not compiled[/bold]: a portable graph, to be compiled on its device")
+    if engine is not None:
+        console.print(f"compiled for {engine.key.describe()}", markup=False)
     if manifest.frame_size is not None:
         height, width = manifest.frame_size
         takes = f"uint8 frames of {height} x {width} alone; it resizes, normalises and decodes inside"
     else:
         takes = f"frames of any size, resized to {model.input.height} x {model.input.width} (height x width)"
     console.print(f"network {model.network}, backbone {model.backbone}, CTAL {model.ctal.form}; takes {takes}")
-    for columns, rows in _tables(manifest, problems):
+    for columns, rows in _tables(manifest, problems, engine):
         _print_table(console, columns, rows)
     for task in model.tasks:
         if task.class_names:
             console.print(f"classes of {task.name}, from 0: {', '.join(task.class_names)}", markup=False)
 
 
-def _tables(manifest: Manifest, problems: Mapping[str, str | None]) -> Iterator[tuple[list[str], list[list[str]]]]:
+def _tables(
+    manifest: Manifest, problems: Mapping[str, str | None], engine: EngineRecord | None
+) -> Iterator[tuple[list[str], list[list[str]]]]:
     tasks = []
     for task in manifest.model.tasks:
         invalid = "none" if task.invalid is None else f"{task.invalid:g}"
@@ -69,7 +93,9 @@ def _tables(manifest: Manifest, problems: Mapping[str, str | None]) -> Iterator[
     tensors = [("input", tensor) for tensor in manifest.inputs] + [("output", tensor) for tensor in manifest.outputs]
     rows = [[what, t.name, t.dtype, " x ".join(map(str, t.shape)), t.layout] for what, t in tensors]
     yield ["tensor", "name", "type", "shape", "layout"], rows
-    files = [[n, f"{r.bytes / 1e6:.2f}", problems[n] or "ok", r.sha256[:12]] for n, r in manifest.files.items()]
+    sizes = {name: (record.bytes, record.sha256) for name, record in manifest.files.items()}
+    sizes |= {engine.plan: (engine.bytes, engine.sha256)} if engine else {}
+    files = [[n, f"{size / 1e6:.2f}", problems[n] or "ok", sha256[:12]] for n, (size, sha256) in sizes.items()]
     yield ["file", "MB", "digest", "sha256"], files
     if manifest.audit:
         yield from _audit(manifest)
@@ -98,7 +124,8 @@ def _audit(manifest: Manifest) -> Iterator[tuple[list[str], list[list[str]]]]:
         asked = "" if branch in ("total", "other") else manifest.asked.get(branch, wanted)
         compute = ", ".join(f"{count} {name}" for name, count in shares["compute"].items())
         rows.append([branch, asked, compute, _percent(shares["layers"]), _percent(shares["time"])])
-        rows[-1].append(f"{shares['microseconds'] / 1e3:.1f}")
+        # Nothing has run while TensorRT compiled.
+        rows[-1].append(f"{shares['microseconds'] / 1e3:.1f}" if shares["time"] else "not measured")
     yield ["audit", "asked", "convolutions and products", "layers", "time", "ms"], rows
 
 

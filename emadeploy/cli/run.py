@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def command(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by export.")],
-    source: Annotated[str, typer.Option(metavar="FILE|DIR|VIDEO", help="A picture, a folder of them, or a video.")],
+    source: Annotated[
+        str,
+        typer.Option(metavar="FILE|DIR|VIDEO|camera:0", help="A picture, a folder, a video, a camera, or rtsp://..."),
+    ],
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the maps of every frame here.")] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="[default: the cores of this machine]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,

@@ -12,7 +12,8 @@ from networks import CONVOLUTIONS, tiny_graph
 from emadeploy.build import tensorrt_engine
 from emadeploy.build.tensorrt import build
 from emadeploy.build.tensorrt_engine import compile_artifact
-from emadeploy.contract.errors import BuildError
+from emadeploy.cli import inspect
+from emadeploy.contract.errors import ArtifactError, BuildError
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.runtime.trt import compiling
 from emadeploy.runtime.trt.compiling import Options
@@ -195,3 +196,22 @@ def test_a_manifest_that_cannot_be_written_is_told(
     monkeypatch.setattr(Manifest, "write", full)
     with pytest.raises(BuildError, match="cannot be written: No space left on device"):
         compile_artifact(artifact, Options(), silent)
+
+
+def test_inspect_tells_what_it_is_compiled_for_and_looks_at_the_plan(
+    everywhere: Install, artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    everywhere("tensorrt-10.3")
+    record = compile_artifact(artifact, Options(), silent).record
+    inspect.command(artifact)
+    shown = capsys.readouterr().out
+    assert record.key.describe() in " ".join(shown.split())
+    assert record.plan in shown
+    assert "not measured" in shown
+    plan = artifact / record.plan
+    plan.write_bytes(plan.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match="differs from the digest"):
+        inspect.command(artifact)
+    (artifact / "engine.json").write_text("{}")
+    with pytest.raises(ArtifactError, match=r"engine\.json"):
+        inspect.command(artifact)
