@@ -1,0 +1,51 @@
+"""JPEG and PNG in, npz and PNG out."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from emadeploy.contract.colour import colourise
+from emadeploy.contract.spec import ModelSpec
+from emadeploy.serve.faults import Fault
+from emadeploy.serve.tensors import Array
+
+#: Pixels of the largest picture or frame: its maps take 16 bytes a pixel and more.
+MAX_PIXELS = 1 << 24
+
+
+def read_picture(body: bytes) -> Array:
+    """Return the picture, uint8 RGB (H, W, 3); Fault 415 for another format, 400 where it is broken, 413 too large."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its own cap on pixels, above ours
+            picture = Image.open(io.BytesIO(body), formats=("JPEG", "PNG"))
+    except Exception:
+        raise Fault(415, "the body is neither a JPEG nor a PNG") from None
+    if picture.width * picture.height > MAX_PIXELS:
+        raise Fault(413, f"the picture is {picture.height} x {picture.width}, above {MAX_PIXELS} pixels: resize it")
+    try:
+        return np.asarray(picture.convert("RGB"))
+    except Exception as error:  # Pillow raises many types for broken files
+        raise Fault(400, f"the picture is broken: {str(error)[:120]}") from None
+
+
+def write_npz(maps: Mapping[str, Array]) -> bytes:
+    """Return the maps as an npz, one array per task."""
+    file = io.BytesIO()
+    arrays: dict[str, Any] = dict(maps)
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def write_picture(maps: Mapping[str, Array], spec: ModelSpec, which: str) -> bytes:
+    """Return a PNG of the map ``which``, or of 'all' side by side."""
+    drawn = [colourise(maps[task.name], task) for task in spec.tasks if which in (task.name, "all")]
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(drawn, axis=1)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
