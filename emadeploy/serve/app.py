@@ -197,8 +197,7 @@ def make_app(models: Mapping[str, Served], limits: Limits, token: str | None = N
         ("/metrics", "GET", service.metrics),
     ]
     for base in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
-        for ending in ("ready", "config", "stats"):
-            routes.append((f"{base}/{ending}", "GET", getattr(service, ending)))
+        routes += [(f"{base}/{ending}", "GET", getattr(service, ending)) for ending in ("ready", "config", "stats")]
         routes += [(base, "GET", service.metadata)]
         routes += [(f"{base}/infer", "POST", service.infer), (f"{base}/image", "POST", service.image)]
     return Starlette(
