@@ -21,7 +21,7 @@ from emadeploy.contract.preprocess import Float32, UInt8, preprocess, resize_bil
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.parity import Parity, raw_error
 from emadeploy.export.deploy import Deployed, published
-from emadeploy.nets.network import MAP_STRIDE, Network
+from emadeploy.nets.network import Network
 
 Maps = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -107,7 +107,7 @@ def structured_frame(size: tuple[int, int], seed: int) -> UInt8:
 def _reference(network: Network) -> tuple[Network, str]:
     """Return the network to compare with, and what it is: as published, where its affinities fit into memory."""
     spec = network.spec
-    pixels = spec.input.height * spec.input.width // MAP_STRIDE**2
+    pixels = spec.input.height * spec.input.width // spec.ctal.stride**2
     needed = (len(spec.tasks) + 1) * pixels**2 * 4
     if needed <= _LARGEST_AFFINITIES:
         return published(network), f"PyTorch {torch.__version__}, CTAL as published"
