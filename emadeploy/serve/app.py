@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from emadeploy import __version__
+from emadeploy.contract.errors import FrameError
 from emadeploy.serve import tensors
 from emadeploy.serve.faults import Fault
 from emadeploy.serve.models import Served
@@ -145,7 +146,7 @@ class Service:
             raise ClientDisconnect if gone.done() else self._late()
         finally:
             gone.cancel()
-            running.cancel()  # frees the place, unless the engine is at it: then at its end
+            future.cancel()  # frees the place at once, unless the engine is at it: then at its end
 
     def _late(self) -> Fault:
         return Fault(504, f"no answer within {self.limits.timeout:g} s")
@@ -202,7 +203,13 @@ def make_app(models: Mapping[str, Served], limits: Limits, token: str | None = N
         routes += [(f"{base}/infer", "POST", service.infer), (f"{base}/image", "POST", service.image)]
     return Starlette(
         routes=[Route(path, service.guarded(path, answer), methods=[verb]) for path, verb, answer in routes],
-        exception_handlers={Fault: _fault, HTTPException: _http, ClientDisconnect: _left, Exception: _failed},
+        exception_handlers={
+            Fault: _fault,
+            FrameError: _frame,
+            HTTPException: _http,
+            ClientDisconnect: _left,
+            Exception: _failed,
+        },
     )
 
 
@@ -217,6 +224,10 @@ def _error(status: int, message: str, headers: Mapping[str, str] | None = None) 
 
 async def _fault(_: Request, fault: Any) -> Response:
     return _error(fault.status, str(fault), fault.headers)
+
+
+async def _frame(_: Request, error: Exception) -> Response:
+    return _error(400, str(error))
 
 
 async def _http(_: Request, error: Any) -> Response:

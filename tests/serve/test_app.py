@@ -199,3 +199,17 @@ def test_any_body_is_answered(site: Site, body: bytes) -> None:
     status, answer = site.post("/v2/models/tiny/infer", body)
     assert status == 400
     assert "error" in json.loads(answer)
+
+
+def test_an_artifact_of_one_frame_size_takes_that_and_refuses_others(make_artifact: Any) -> None:
+    site = Site(make_artifact("sized", frame_size=(50, 70)))
+    try:
+        assert list(site.models) == ["sized"]
+        for frame, wanted in ((FRAME, 200), (FRAME[:-1], 400)):
+            picture = io.BytesIO()
+            Image.fromarray(frame).save(picture, "png")
+            status, body = site.post("/v2/models/sized/image", picture.getvalue())
+            assert status == wanted, body
+        assert "50" in json.loads(body)["error"]
+    finally:
+        site.close()
