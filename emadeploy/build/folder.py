@@ -14,6 +14,7 @@ from pathlib import Path
 
 from emadeploy.contract.errors import ArtifactError, BuildError
 from emadeploy.contract.manifest import MANIFEST_NAME, Manifest
+from emadeploy.runtime.machine import is_alive
 
 
 @contextmanager
@@ -100,22 +101,12 @@ def _sweep(output: Path) -> None:
     ours = re.compile(rf"\.{re.escape(output.name)}\.(partial|former|scratch)-(\d+)")
     for path in output.parent.iterdir():
         match = ours.fullmatch(path.name)
-        if match is None or _is_alive(int(match[2])):
+        if match is None or is_alive(int(match[2])):
             continue
         if match[1] == "former" and not output.exists():
             path.rename(output)
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _sync(folder: Path) -> None:

@@ -2,18 +2,17 @@
 
 In turn, each with its reason in the record:
 
-1. What float16 cannot hold (`half_graph.unfit`), and what comes of an epsilon (such as the 1e-12 under a length), up to
-   the node that joins it with other values: 1 / 1e-12 is infinite in float16, and infinity times a zero feature NaN.
-2. By rule, whatever the frames show: norms and exponentials, which square or blow up what they read; and sums of
-   computed values over more than LONG terms, such as those over all pixels in CTAL. ONNX Runtime adds up in float32, so
-   it cannot show what TensorRT does where it adds up in float16, whose steps at LONG times a term are as large as that
-   term. Convolutions, whose weights are known, are judged by 3.
+1. What float16 cannot hold (`half_graph.unfit`), and what comes of an epsilon (such as the 1e-12 under a length), up
+   to the node that joins it with other values: 1 / 1e-12 is infinite in float16, and infinity times a zero feature NaN.
+2. By rule, whatever the frames show. Norms and exponentials, which square or blow up what they read. Sums of computed
+   values over more than LONG terms, such as those over all pixels in CTAL: ONNX Runtime adds up in float32, so it
+   cannot show what TensorRT does where it adds up in float16, whose steps at LONG times a term are as large as that
+   term. Convolutions, whose weights are known, are judged by what follows.
 3. Overflow: a tensor, or a partial sum, comes within MARGIN of float16's largest number on a frame. The bound of a sum
    is that of its magnitudes, which any order of adding up respects. Underflow: so small a tensor that the steps between
    float16's smallest numbers take more than LOSS of its length.
 4. Harm: what is left runs in float16 (`half_rounding`) beside float32 on a few frames. Where the raw map of a task is
-   off by more than HARM, each section of the network (`units.section_of`) is tried alone, and they go back to float32,
-   the most harmful first, until no task is.
+   off by more than HARM, sections of the network (`units.section_of`) go back to float32, the most harmful first.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emadeploy.contract.errors import BackendMissing, DataError, first_line
+from emadeploy.contract.errors import BackendMissing, DataError, first_line, one_line
 from emadeploy.pictures import opencv
 
 Array = npt.NDArray[Any]
@@ -106,7 +106,7 @@ def read_yaml(path: Path) -> Mapping[Any, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise DataError(f"{path} is not yaml: {' '.join(str(error).split())}") from None
+        raise DataError(f"{path} is not yaml: {one_line(error)}") from None
     if not isinstance(data, Mapping):
         raise DataError(f"{path} is not a mapping but {type(data).__name__}")
     return data

@@ -115,3 +115,14 @@ def _text(path: str) -> str | None:
         return Path(path).read_text(errors="replace").strip("\0\n").replace("\0", " ") or None
     except OSError:
         return None
+
+
+def is_alive(process: int) -> bool:
+    """Return whether a process of this number runs; where the system does not tell, it does, as another user's."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -63,14 +63,19 @@ def test_an_idle_engine_waits_for_a_decoder_that_is_busy_for_longer(clock: Clock
     assert pace.due() == pytest.approx(100.3 - 0.1 - 0.01 - 0.01)
 
 
+def picked_by_another(pace: Pace) -> threading.Event:
+    """Return what is set once another thread may pick."""
+    picked = threading.Event()
+    threading.Thread(target=lambda: (pace.wait_to_pick(), picked.set()), daemon=True).start()
+    return picked
+
+
 def test_never_more_than_one_waits_for_the_engine(clock: Clock) -> None:
     pace = Pace(clock)  # that has learned nothing: all is due at once
     for _ in range(2):
         pace.wait_to_pick()
         pace.enter()
-    picked = threading.Event()
-    thread = threading.Thread(target=lambda: (pace.wait_to_pick(), picked.set()), daemon=True)
-    thread.start()
+    picked = picked_by_another(pace)
     assert not picked.is_set()
     pace.collect()
     assert picked.wait(PATIENCE)
@@ -80,9 +85,7 @@ def test_a_frame_that_is_not_due_is_picked_when_the_engine_is_free_already(clock
     pace = learned(clock, 0.0, 1000.0, 0.0)
     pace.wait_to_pick()
     pace.enter()
-    picked = threading.Event()
-    thread = threading.Thread(target=lambda: (pace.wait_to_pick(), picked.set()), daemon=True)
-    thread.start()
+    picked = picked_by_another(pace)
     assert not picked.is_set()
     pace.collect()
     assert picked.wait(PATIENCE)

@@ -17,7 +17,7 @@ from typing import Any
 from emadeploy.contract.errors import ArtifactError, BackendMissing, BuildError, DeviceError, SpecError
 from emadeploy.contract.manifest import TARGETS, Manifest, file_digest
 from emadeploy.runtime.blobs import blob_key
-from emadeploy.runtime.machine import jetson_model
+from emadeploy.runtime.machine import is_alive, jetson_model
 from emadeploy.runtime.trt.device import Device, here
 from emadeploy.runtime.trt.layers import EngineLayer
 from emadeploy.runtime.trt.library import TITLES, Library, load_library
@@ -165,18 +165,8 @@ def _sweep(folder: Path) -> None:
     """Remove what builds that were killed have left of their plans."""
     for path in folder.glob(".engine-*.partial"):
         match = re.fullmatch(r"\.engine-(\d+)\.partial", path.name)
-        if match and not _is_alive(int(match[1])):
+        if match and not is_alive(int(match[1])):
             path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True
 
 
 def _record(made: Path, key: EngineKey, options: Options, seconds: float) -> EngineRecord:
