@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emadeploy.bench.rows import MEASURED, Row, Timings, medians, paired_speedup, spread
+from emadeploy.bench.rows import MEASURED, Row, Timings
+from emadeploy.bench.stats import medians, paired_speedup, spread
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.machine import usable_cores

@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "export",
     "build": "build",
     "run": "run",
+    "bench": "bench",
     "serve": "serve",
     "compare": "compare",
     "sensitivity": "sensitivity",

@@ -12,7 +12,8 @@ import pytest
 from emadeploy.bench import measure as measure_module
 from emadeploy.bench.child import peak_memory_mb
 from emadeploy.bench.measure import measure
-from emadeploy.bench.rows import Row, medians, paired_speedup, spread
+from emadeploy.bench.rows import Row
+from emadeploy.bench.stats import medians, paired_speedup, spread
 from emadeploy.contract.errors import ArtifactError, SpecError
 
 FRAME = np.zeros((48, 80, 3), np.uint8)

@@ -61,7 +61,6 @@ def _speed(rows: Sequence[Row]) -> list[Sequence[str]]:
     threads = f"{rows[0].threads} thread" + "s" * (rows[0].threads > 1)
     lines: list[Sequence[str]] = [(f"speed on this machine, {threads}, median of {counted:.0f} runs in turns",)]
     lines.append(_line("network, ms", _of(rows, lambda row: row.latency_ms, "p50"), "{:.1f}", _times(rows, "speedup")))
-    lines.append(_line("network, ms, p90", _of(rows, lambda row: row.latency_ms, "p90"), "{:.1f}"))
     total = _of(rows, lambda row: row.end_to_end_ms, "p50")
     lines.append(_line("frame to maps, ms", total, "{:.1f}", _times(rows, "speedup_end_to_end")))
     lines.append(_line("frames per second", [row.fps for row in rows], "{:.2f}"))

@@ -1,0 +1,1 @@
+"""What `emadeploy bench` is put together from: its order, engines, rows, table and pages."""
