@@ -138,6 +138,26 @@ class Runtime:
         """
         return dict(self._infer(self._inputs(frame, order)))
 
+    def infer(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """Return what the engine answers for ``tensors``, the graph's own inputs by name: for servers and for study.
+
+        They are as ``manifest.inputs`` says: 'image', float32 (1, 3, H, W), normalised as in
+        :mod:`emadeploy.contract.preprocess`; with a frame size 'frame', uint8 (H, W, 3), RGB. The answers are those of
+        :meth:`raw`, and the caller's. Raises FrameError for other names, shapes, types or values that are not finite,
+        and ArtifactError and DeviceError as a call does.
+        """
+        wanted = {spec.name: (spec.dtype, tuple(spec.shape)) for spec in self.manifest.inputs}
+        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        given = {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
+        if given != wanted:
+            raise FrameError(f"tensors are {_listed(given)}; the graph of {self.spec.name!r} takes {_listed(wanted)}")
+        for name, array in arrays.items():
+            if not _is_finite(array):
+                raise FrameError(f"tensor {name!r} holds values that are not finite")
+        answers = self._infer(arrays)
+        _check_finite(answers)
+        return dict(answers)
+
     def describe(self) -> dict[str, str | int]:
         """Return the target, and the engine's name, version, device and threads."""
         return {"target": self.manifest.target, **self._open_session().describe()}
@@ -181,7 +201,21 @@ class Runtime:
     def _decoded(self, answers: Mapping[str, Array], size: tuple[int, int]) -> dict[str, npt.NDArray[Any]]:
         if self.manifest.frame_size is None:
             return {task.name: decode(answers[task.name], task, size) for task in self.spec.tasks}
-        for name, answer in answers.items():
-            if answer.dtype.kind == "f" and not np.isfinite(answer.sum(dtype=np.float64)):
-                raise ArtifactError(f"output {name!r} holds values that are not finite: the engine overflowed")
+        _check_finite(answers)
         return dict(answers)
+
+
+def _is_finite(array: Array) -> bool:
+    # The sum of finite float32 is finite in float64, and of anything else it is not: no mask is made.
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        return array.dtype.kind != "f" or bool(np.isfinite(array.sum(dtype=np.float64)))
+
+
+def _check_finite(answers: Mapping[str, Array]) -> None:
+    for name, answer in answers.items():
+        if not _is_finite(answer):
+            raise ArtifactError(f"output {name!r} holds values that are not finite: the engine overflowed")
+
+
+def _listed(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name!r} {dtype} {shape}" for name, (dtype, shape) in tensors.items()) or "none"

@@ -60,6 +60,39 @@ def test_the_maps_are_those_of_the_graph(make_artifact: Make) -> None:
         np.testing.assert_array_equal(result.maps[task.name], decode(raw[task.name], task, (50, 70)))
 
 
+@pytest.mark.parametrize("frame_size", [None, (50, 70)])
+def test_tensors_of_the_graph_get_its_answers(make_artifact: Make, frame_size: Any) -> None:
+    frame = frame_of(50, 70)
+    with load(make_artifact(frame_size=frame_size)) as perception:
+        name = perception.manifest.inputs[0].name
+        given = frame if frame_size else preprocess(frame, perception.spec.input)
+        found, expected = perception.infer({name: given}), perception.raw(frame)
+        assert list(found) == list(expected)
+        for task, answer in expected.items():
+            np.testing.assert_array_equal(found[task], answer)
+        found["depth"][:] = -1  # the caller's
+        np.testing.assert_array_equal(perception.infer({name: given})["depth"], expected["depth"])
+        strided = np.repeat(given, 2, axis=-2)[..., ::2, :]
+        np.testing.assert_array_equal(perception.infer({name: strided})["depth"], expected["depth"])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "says"),
+    [
+        ({}, r"tensors are none; the graph of 'tiny' takes 'image' float32 \(1, 3, 64, 96\)"),
+        ({"frame": np.zeros((64, 96, 3), np.uint8)}, r"tensors are 'frame' uint8 \(64, 96, 3\); the graph of"),
+        ({"image": np.zeros((1, 3, 64, 96))}, "tensors are 'image' float64"),
+        ({"image": [0.0]}, "tensors are 'image' float64"),
+        ({"image": np.zeros((1, 3, 64, 95), np.float32)}, "64, 95"),
+        ({"image": np.full((1, 3, 64, 96), np.nan, np.float32)}, "tensor 'image' holds values that are not finite"),
+        ({"image": np.tile(np.float32([np.inf, -np.inf]), (1, 3, 64, 48))}, "not finite"),
+    ],
+)
+def test_other_tensors_are_refused(make_artifact: Make, tensors: Any, says: str) -> None:
+    with load(make_artifact()) as perception, pytest.raises(FrameError, match=says):
+        perception.infer(tensors)
+
+
 def test_bgr_and_views_of_frames(make_artifact: Make) -> None:
     for frame_size in (None, (50, 70)):
         perception = load(make_artifact(str(frame_size), frame_size=frame_size))
@@ -285,6 +318,9 @@ def test_values_that_are_not_finite_never_leave_the_runtime(make_artifact: Make,
     perception = load(artifact, warm_up=False)
     with pytest.raises(ArtifactError, match="values that are not finite"):
         perception(frame_of(50, 70))
+    given = perception.manifest.inputs[0]
+    with pytest.raises(ArtifactError, match="output 'semseg' holds values that are not finite|output 'depth' holds"):
+        perception.infer({given.name: np.ones(given.shape, given.dtype)})
 
 
 # What is missing here.
