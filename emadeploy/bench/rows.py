@@ -36,6 +36,7 @@ class Row:
     - ``estimate``: true where nothing was measured. ``artifact``: its folder; ``digest``: of the engine's file.
     - ``precision``: obtained, by branch. ``untrained``: random weights. ``notes``: what a reader must know.
     - ``tasks``: metrics by task, as `eval --json` has them; ``data``: what they were measured on.
+    - ``layers``: times by branch and by layer, as `bench.layers` has them; ``None`` where nobody asked.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Row:
     tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     data: str | None = None
     samples_ms: Mapping[str, Sequence[float]] | None = None
+    layers: Mapping[str, Any] | None = None
 
     @property
     def measured(self) -> bool:
