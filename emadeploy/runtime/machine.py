@@ -78,16 +78,19 @@ def memory_mb() -> int | None:
     return None
 
 
-def jetson_model() -> str | None:
-    """Return the model of the NVIDIA Jetson, such as 'NVIDIA Jetson Orin Nano Developer Kit'; ``None`` elsewhere."""
-    model = _text("/proc/device-tree/model")
+def jetson_model(root: Path = Path("/")) -> str | None:
+    """Return the model of the NVIDIA Jetson, such as 'NVIDIA Jetson Orin Nano Developer Kit'; ``None`` elsewhere.
+
+    ``root`` is the folder that holds ``proc``, here and below.
+    """
+    model = _text(str(root / "proc/device-tree/model"))
     return model if model and ("jetson" in model.lower() or "nvidia" in model.lower()) else None
 
 
-def l4t_version() -> str | None:
+def l4t_version(root: Path = Path("/")) -> str | None:
     """Return the version of Linux for Tegra, such as '36.4.4'; ``None`` where this is no Jetson."""
     # "# R36 (release), REVISION: 4.4, GCID: ..."
-    parts = (_text("/etc/nv_tegra_release") or "").replace(",", " ").split()
+    parts = (_text(str(root / "etc/nv_tegra_release")) or "").replace(",", " ").split()
     if len(parts) > 4 and parts[1].startswith("R") and parts[3] == "REVISION:":
         return f"{parts[1][1:]}.{parts[4]}"
     return None
