@@ -29,7 +29,7 @@ def spread(milliseconds: Sequence[float]) -> dict[str, Any]:
         told[f"p{percentile}"] = float(np.percentile(ordered, percentile)) if enough else None
     told["n"] = len(ordered)
     for percentile in QUERIES:
-        interval = None if told[f"p{percentile}"] is None else quantile_interval(ordered, percentile / 100)
+        interval = None if told[f"p{percentile}"] is None else quantile_interval(ordered.tolist(), percentile / 100)
         told[f"p{percentile}_ci"] = None if interval is None else list(interval)
     return told
 
