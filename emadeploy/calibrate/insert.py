@@ -66,6 +66,11 @@ def tensors_of(model: onnx.ModelProto, placement: Placement) -> list[str]:
     return sorted({topology.nodes[name].input[index] for name, index in placement.operands} | placement.results)
 
 
+def pair_source(quantise: onnx.NodeProto) -> str:
+    """Return the tensor whose values a QuantizeLinear of :func:`insert` rounds."""
+    return quantise.input[0].removesuffix(_PAIR_OUTPUT)
+
+
 class _Insertion:
     def __init__(self, model: onnx.ModelProto, placement: Placement, ranges: Mapping[str, Range], types: Types) -> None:
         self.placement, self.types = placement, types

@@ -20,8 +20,9 @@ from emadeploy.calibrate.half_graph import unfit, with_types
 from emadeploy.calibrate.half_integers import in_integers
 from emadeploy.calibrate.half_rounding import rounded
 from emadeploy.calibrate.insert import Types
+from emadeploy.calibrate.learned import Learned
 from emadeploy.calibrate.placement import MOVES, place_for_tensorrt
-from emadeploy.calibrate.qdq import write_quantised
+from emadeploy.calibrate.qdq import Place, write_quantised
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.table import Progress
 from emadeploy.contract.errors import CalibrationError
@@ -44,18 +45,24 @@ def quantize(
     folder: Path,
     *,
     keep: Collection[str] = (),
+    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> OnnxGraph:
     """Write ``graph`` with Q/DQ for TensorRT into ``folder``; return its record.
 
     Floats of the graph stay float32, until `typed` makes them what the recipe's ``rest`` says. ``keep`` names layers
-    (Conv, Gemm, MatMul) that stay in float. ``progress`` is called with the number of frames run, and of all. Raises
-    CalibrationError, as `write_quantised`.
+    (Conv, Gemm, MatMul) that stay in float. Ranges come from the frames, unless they are ``learned``. ``progress`` is
+    called with the number of frames run, and of all. Raises CalibrationError, as `write_quantised`.
     """
-    types = Types("int8", True, per_channel=recipe.weights == "per_channel")
+    place, types = rules(recipe)
     return write_quantised(
-        graph, frames, recipe, folder, place=place_for_tensorrt, types=types, keep=keep, progress=progress
+        graph, frames, recipe, folder, place=place, types=types, keep=keep, learned=learned, progress=progress
     )
+
+
+def rules(recipe: Recipe) -> tuple[Place, Types]:
+    """Return where pairs stand, and the integers, by a resolved recipe."""
+    return place_for_tensorrt, Types("int8", True, per_channel=recipe.weights == "per_channel")
 
 
 def typed(graph: OnnxGraph, folder: Path, choice: Choice | None) -> OnnxGraph:

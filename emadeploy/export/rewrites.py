@@ -23,6 +23,11 @@ def folded(conv: _Conv, norm: nn.BatchNorm2d) -> _Conv:
     The norm maps channel o to ``(y - mean) * scale + shift``, which weight and bias of the convolution take over. In
     float64, so that folding adds no error of its own.
     """
+    return _with_weights(conv, *folded_weights(conv, norm))
+
+
+def folded_weights(conv: Convolution, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of `folded`, float64, as functions of the layers' parameters that gradients follow."""
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError("a BatchNorm without running statistics depends on its batch and cannot be folded")
     scale_O = (norm.running_var.double() + norm.eps).rsqrt()
@@ -33,7 +38,7 @@ def folded(conv: _Conv, norm: nn.BatchNorm2d) -> _Conv:
     # A transposed convolution holds its output channels on the second axis.
     axes = (1, -1, 1, 1) if isinstance(conv, nn.ConvTranspose2d) else (-1, 1, 1, 1)
     weight = conv.weight.double() * scale_O.reshape(axes)
-    return _with_weights(conv, weight, (bias_O - norm.running_mean.double()) * scale_O + shift_O)
+    return weight, (bias_O - norm.running_mean.double()) * scale_O + shift_O
 
 
 def subpixel(conv: nn.ConvTranspose2d) -> nn.Conv2d:
@@ -47,10 +52,15 @@ def subpixel(conv: nn.ConvTranspose2d) -> nn.Conv2d:
     if not (conv.kernel_size == conv.stride == (2, 2) and plain):
         raise ValueError(f"{conv} is not a plain 2x2 transposed convolution of stride 2")
     inputs, outputs = conv.weight.shape[:2]
-    weight_hwOI = conv.weight.permute(2, 3, 1, 0)
+    pointwise = nn.Conv2d(inputs, 4 * outputs, 1, bias=conv.bias is not None, dtype=conv.weight.dtype)
     bias = None if conv.bias is None else conv.bias.repeat(4)
-    pointwise = nn.Conv2d(inputs, 4 * outputs, 1, bias=bias is not None, dtype=conv.weight.dtype)
-    return _with_weights(pointwise, weight_hwOI.reshape(4 * outputs, inputs, 1, 1), bias)
+    return _with_weights(pointwise, subpixel_weight(conv.weight), bias)
+
+
+def subpixel_weight(weight_IOhw: Tensor) -> Tensor:
+    """Return the weight of `subpixel`, (4 O, I, 1, 1), of that of a 2x2 transposed convolution."""
+    inputs, outputs = weight_IOhw.shape[:2]
+    return weight_IOhw.permute(2, 3, 1, 0).reshape(4 * outputs, inputs, 1, 1)
 
 
 class Shuffle(nn.Module):
@@ -89,14 +99,15 @@ def fold_batch_norms(model: nn.Module) -> int:
 
     A BatchNorm follows a convolution where it is next to it in a Sequential, or named like it: ``conv1`` and ``bn1``.
     """
-    pairs = list(_convolutions_with_norm(model))
+    pairs = list(convolutions_with_norm(model))
     for parent, conv_name, norm_name in pairs:
         setattr(parent, conv_name, folded(getattr(parent, conv_name), getattr(parent, norm_name)))
         setattr(parent, norm_name, nn.Identity())
     return len(pairs)
 
 
-def _convolutions_with_norm(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+def convolutions_with_norm(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
+    """Yield each convolution that a BatchNorm follows: the module that holds both, and their names in it."""
     for parent in model.modules():
         children = dict(parent.named_children())
         if isinstance(parent, nn.Sequential):
