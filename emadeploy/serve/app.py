@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +17,39 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from emadeploy import __version__
-from emadeploy.contract.errors import FrameError
+from emadeploy.contract.errors import EmadeployError, FrameError
 from emadeploy.serve import tensors
+from emadeploy.serve.answers import Answer
+from emadeploy.serve.encodings import accepted, compress, decompress
 from emadeploy.serve.faults import Fault
+from emadeploy.serve.gate import Gate, Limits, error, of_fault
+from emadeploy.serve.metrics import CONTENT_TYPE, Metrics
 from emadeploy.serve.models import Served
-from emadeploy.serve.pictures import MAX_PIXELS, read_picture, write_npz, write_picture
+from emadeploy.serve.pictures import read_picture, write_npz, write_picture
+from emadeploy.serve.worker import Place
 
 _log = logging.getLogger("emadeploy.serve")
-_OPEN = ("/", "/v2/health/live", "/v2/health/ready")
+#: Bytes of JSON that are read where they come; what takes longer goes to a thread.
+_QUICK = 100_000
+#: Bytes of a body that says nothing here.
+_SMALL = 1 << 16
+#: A body that is too large is read to its end and forgotten, up to so many times the limit: a client hears the answer
+#: only when it has sent everything.
+_PATIENCE = 4
 
-
-@dataclass(frozen=True)
-class Limits:
-    """``body`` in bytes, also decompressed and as an array; ``timeout`` in seconds, from the first byte to the maps."""
-
-    body: int = 64 << 20
-    timeout: float = 30.0
+Maps = Mapping[str, tensors.Array]
 
 
 class Service:
     """The answers of a server for ``models``, by name."""
 
-    def __init__(self, models: Mapping[str, Served], limits: Limits, token: str | None) -> None:
-        self.models, self.limits, self._token = models, limits, token
+    def __init__(self, models: Mapping[str, Served], limits: Limits, metrics: Metrics) -> None:
+        self._models, self._limits, self._metrics = models, limits, metrics
+        self._expanding = asyncio.Lock()  # what grows when it is read does so one at a time
 
     async def page(self, _: Request) -> Response:
         text = (Path(__file__).parent / "page.html").read_text("utf-8")
-        names = [name for name, model in self.models.items() if not model.raw]
+        names = [name for name, model in self._models.items() if not model.raw]
         return HTMLResponse(text.replace("MODELS", json.dumps(names)))
 
     async def server(self, _: Request) -> Response:
@@ -53,59 +57,53 @@ class Service:
         return JSONResponse({"name": "emadeploy", "version": __version__, "extensions": extensions})
 
     async def health(self, _: Request) -> Response:
+        for model in self._models.values():
+            self._check_engine(model)
         return JSONResponse({})
 
     async def index(self, request: Request) -> Response:
-        await self._body(request)
-        return JSONResponse([{"name": name, "version": "1", "state": "READY", "reason": ""} for name in self.models])
+        await self._body(request, _SMALL)
+        return JSONResponse([{"name": name, "version": "1", "state": "READY", "reason": ""} for name in self._models])
 
     async def metadata(self, request: Request) -> Response:
         return JSONResponse(self._model(request).metadata())
 
     async def ready(self, request: Request) -> Response:
-        self._model(request)
+        self._check_engine(self._model(request))
         return JSONResponse({})
 
     async def config(self, request: Request) -> Response:
-        model = self._model(request)
-        types = {"FP32": "TYPE_FP32", "UINT8": "TYPE_UINT8"}
-
-        def plain(tensor: tensors.Tensor) -> dict[str, Any]:
-            return {"name": tensor.name, "data_type": types[tensor.datatype], "dims": list(tensor.shape)}
-
-        sides = {"input": [plain(model.input)], "output": [plain(output) for output in model.outputs]}
-        return JSONResponse({"name": model.name, "backend": "emadeploy", "max_batch_size": 0, **sides})
+        return JSONResponse(self._model(request).config())
 
     async def stats(self, request: Request) -> Response:
-        chosen = [self._model(request)] if "model" in request.path_params else self.models.values()
+        chosen = [self._model(request)] if "model" in request.path_params else self._models.values()
         return JSONResponse({"model_stats": [model.stats() for model in chosen]})
 
     async def metrics(self, _: Request) -> Response:
-        lines = []
-        for metric in ("success", "fail"):
-            lines.append(f"# TYPE emadeploy_requests_{metric}_total counter")
-            for name, model in self.models.items():
-                lines.append(f'emadeploy_requests_{metric}_total{{model="{name}"}} {getattr(model.counts, metric)}')
-        lines.append("# TYPE emadeploy_run_seconds_total counter")
-        for name, model in self.models.items():
-            lines.append(f'emadeploy_run_seconds_total{{model="{name}"}} {model.counts.success_ns / 1e9}')
-        return Response("\n".join(lines) + "\n", media_type="text/plain; version=0.0.4")
+        return Response(self._metrics.text(self._models), headers={"Content-Type": CONTENT_TYPE})
 
     async def infer(self, request: Request) -> Response:
         model = self._model(request)
+        header = request.headers.get(tensors.HEADER)
 
         def read(body: bytes) -> tensors.Query:
-            header = request.headers.get(tensors.HEADER)
-            query = tensors.read_query(body, header, model.input, model.outputs, self.limits.body)
-            if not model.raw and query.array.shape[0] * query.array.shape[1] > MAX_PIXELS:
-                raise Fault(400, f"the frame has more than {MAX_PIXELS} pixels")
+            query = tensors.read_query(body, header, model.input, model.outputs, self._limits.body)
+            tensors.check_answer(query, model.outputs, self._limits.body)
+            if not model.raw and query.array.shape[0] * query.array.shape[1] > self._limits.pixels:
+                raise Fault(400, f"the frame has more than {self._limits.pixels} pixels: resize it")
             return query
 
-        query, maps = await self._run(request, model, read, lambda query: query.array)
-        body, length = await run_in_threadpool(tensors.write_answer, maps, query, model.name)
-        if length is None:
-            return Response(body, media_type="application/json")
-        return Response(body, media_type="application/octet-stream", headers={tensors.HEADER: str(length)})
+        async def answer(place: Place) -> Response:
+            body = await self._body(request)
+            quick = header is not None and len(header) < len(str(_QUICK))
+            query = read(body) if quick else await self._expand(read, body)
+            maps = await self._maps(request, model, place, query.array)
+            encoding = accepted(request.headers.get("accept-encoding", ""))
+            if encoding is None and all(query.wanted.values()):
+                return _answer(place, maps, query, model.name, None)
+            return await self._expand(_answer, place, maps, query, model.name, encoding)
+
+        return await self._placed(model, answer)
 
     async def image(self, request: Request) -> Response:
         model = self._model(request)
@@ -115,79 +113,75 @@ class Service:
         which = request.query_params.get("picture", "all" if png else "")
         if which and which not in ("all", *(output.name for output in model.outputs)):
             raise Fault(400, f"picture {which[:40]!r} is no map of {model.name!r}")
-        _, maps = await self._run(request, model, read_picture, lambda picture: picture)
-        if which:
-            spec = model.worker.runtime.spec
-            return Response(await run_in_threadpool(write_picture, maps, spec, which), media_type="image/png")
-        return Response(await run_in_threadpool(write_npz, maps), media_type="application/x-npz")
 
-    async def _run(
-        self, request: Request, model: Served, read: Callable[[bytes], Any], array: Callable[[Any], tensors.Array]
-    ) -> tuple[Any, Mapping[str, tensors.Array]]:
-        deadline = asyncio.get_running_loop().time() + self.limits.timeout
-        model.worker.enter()  # before the body is read, so that bodies too are bounded
+        async def answer(place: Place) -> Response:
+            body = await self._body(request)
+            picture = await self._expand(read_picture, body, self._limits.pixels)
+            maps = await self._maps(request, model, place, picture)
+            if not which:
+                return Answer([await self._expand(write_npz, maps)], "application/x-npz", place, {})
+            spec = model.worker.runtime.spec
+            return Answer([await self._expand(write_picture, maps, spec, which)], "image/png", place, {})
+
+        return await self._placed(model, answer)
+
+    async def _placed(self, model: Served, answer: Callable[[Place], Any]) -> Response:
+        """Return the ``answer`` that holds the place until it is sent; without one, the place is given back."""
+        place = model.worker.enter()  # before the body is read, so that bodies too are bounded
         try:
-            body = await asyncio.wait_for(self._body(request), self.limits.timeout)
-            query = await run_in_threadpool(read, body)
-            future = model.worker.submit(model.run, array(query))
-        except asyncio.TimeoutError:
-            model.worker.leave()
-            raise self._late() from None
+            response: Response = await answer(place)
+            return response
         except BaseException:
-            model.worker.leave()
+            place.leave()
             raise
-        running = asyncio.wrap_future(future)
+
+    async def _maps(self, request: Request, model: Served, place: Place, array: tensors.Array) -> Maps:
+        running = asyncio.wrap_future(model.submit(place, array))
         gone = asyncio.ensure_future(_gone(request))
-        left = max(deadline - asyncio.get_running_loop().time(), 0)
         try:
-            await asyncio.wait({running, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                return query, running.result()
-            raise ClientDisconnect if gone.done() else self._late()
+            await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                raise ClientDisconnect
+            maps: Maps = running.result()
+            return maps
         finally:
             gone.cancel()
-            future.cancel()  # frees the place at once, unless the engine is at it: then at its end
+            running.cancel()
 
-    def _late(self) -> Fault:
-        return Fault(504, f"no answer within {self.limits.timeout:g} s")
+    async def _expand(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        async with self._expanding:
+            return await run_in_threadpool(work, *arguments)
 
     def _model(self, request: Request) -> Served:
         name, version = request.path_params["model"], request.path_params.get("version", "1")
-        if name not in self.models or version != "1":
+        if name not in self._models or version != "1":
             raise Fault(404, f"model {name[:80]!r} version {version[:20]!r} is not served; see v2/repository/index")
-        return self.models[name]
+        return self._models[name]
 
-    async def _body(self, request: Request) -> bytes:
-        self._authorise(request)
-        limit, body = self.limits.body, bytearray()
+    def _check_engine(self, model: Served) -> None:
+        if model.worker.busy_s > self._limits.timeout:
+            raise Fault(503, f"the engine of {model.name!r} has been at one frame for {model.worker.busy_s:.0f} s")
+
+    async def _body(self, request: Request, limit: int | None = None) -> bytes:
+        limit, body, size = limit or self._limits.body, bytearray(), 0
+        too_large = Fault(413, f"the body is larger than {limit} bytes", Connection="close")
         async for chunk in request.stream():
+            size += len(chunk)
+            if size > _PATIENCE * limit:
+                raise too_large
             body += chunk
-            if len(body) > limit:
-                raise Fault(413, f"the body is larger than {limit} bytes", Connection="close")
+            if size > limit:
+                body.clear()
+        if size > limit:
+            raise too_large
         encoding = request.headers.get("content-encoding", "").strip().lower()
-        return await run_in_threadpool(tensors.decompress, bytes(body), encoding, limit) if encoding else bytes(body)
-
-    def _authorise(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").encode()
-        if self._token is not None and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
-            raise Fault(401, "send the token of this server: 'Authorization: Bearer ...'", WWW_Authenticate="Bearer")
-
-    def guarded(self, path: str, answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
-        """Return ``answer`` behind the token, but for the page and the health checks."""
-        if path in _OPEN:
-            return answer
-
-        async def checked(request: Request) -> Response:
-            self._authorise(request)
-            response: Response = await answer(request)
-            return response
-
-        return checked
+        return await self._expand(decompress, bytes(body), encoding, limit) if encoding else bytes(body)
 
 
-def make_app(models: Mapping[str, Served], limits: Limits, token: str | None = None) -> Starlette:
+def make_app(models: Mapping[str, Served], limits: Limits, token: str | None = None) -> Gate:
     """Return the application that serves ``models``; with ``token``, to those who send it."""
-    service = Service(models, limits, token)
+    metrics = Metrics()
+    service = Service(models, limits, metrics)
     routes = [
         ("/", "GET", service.page),
         ("/v2", "GET", service.server),
@@ -201,16 +195,27 @@ def make_app(models: Mapping[str, Served], limits: Limits, token: str | None = N
         routes += [(f"{base}/{ending}", "GET", getattr(service, ending)) for ending in ("ready", "config", "stats")]
         routes += [(base, "GET", service.metadata)]
         routes += [(f"{base}/infer", "POST", service.infer), (f"{base}/image", "POST", service.image)]
-    return Starlette(
-        routes=[Route(path, service.guarded(path, answer), methods=[verb]) for path, verb, answer in routes],
+    app = Starlette(
+        routes=[Route(path, answer, methods=[verb]) for path, verb, answer in routes],
         exception_handlers={
             Fault: _fault,
             FrameError: _frame,
+            EmadeployError: _failed,
             HTTPException: _http,
             ClientDisconnect: _left,
-            Exception: _failed,
+            Exception: _crashed,
         },
     )
+    app.router.redirect_slashes = False
+    return Gate(app, models, limits, token, metrics)
+
+
+def _answer(place: Place, maps: Maps, query: tensors.Query, name: str, encoding: str | None) -> Answer:
+    parts, binary = tensors.write_answer(maps, query, name)
+    headers = {tensors.HEADER: str(len(parts[0]))} if binary else {}
+    if encoding is not None:
+        parts, headers["Content-Encoding"] = [compress(parts, encoding)], encoding
+    return Answer(parts, "application/octet-stream" if binary else "application/json", place, headers)
 
 
 async def _gone(request: Request) -> None:
@@ -218,26 +223,26 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status, headers=headers)
-
-
 async def _fault(_: Request, fault: Any) -> Response:
-    return _error(fault.status, str(fault), fault.headers)
+    return of_fault(fault)
 
 
-async def _frame(_: Request, error: Exception) -> Response:
-    return _error(400, str(error))
+async def _frame(_: Request, problem: Exception) -> Response:
+    return error(400, str(problem))
 
 
-async def _http(_: Request, error: Any) -> Response:
-    return _error(error.status_code, error.detail, error.headers)
+async def _failed(request: Request, problem: Exception) -> Response:
+    _log.error("%s: %s", request.url.path, problem)
+    return error(500, f"{type(problem).__name__}: {problem}")
+
+
+async def _crashed(_: Request, __: Exception) -> Response:
+    return error(500, "the server failed; its log says more")  # Starlette raises it again, and the gate logs it
+
+
+async def _http(_: Request, problem: Any) -> Response:
+    return error(problem.status_code, problem.detail, problem.headers)
 
 
 async def _left(_: Request, __: Exception) -> Response:
-    return _error(499, "the client left")
-
-
-async def _failed(_: Request, error: Exception) -> Response:
-    _log.error("a request failed: %s", error)
-    return _error(500, f"the model failed: {type(error).__name__}; the server's log says more")
+    return error(499, "the client left")

@@ -1,4 +1,4 @@
-"""The models of a server: one worker thread per artifact, and a bounded number of requests that wait for it.
+"""The models of a server, their metadata and what became of their frames.
 
 An artifact is offered under the name of its folder: ``frame``, uint8 (H, W, 3) of any size, to decoded maps, as a call
 of the Runtime. Without a frame size in the graph it is offered as NAME.raw too: ``image``, the network's own float32
@@ -8,67 +8,76 @@ input, to raw maps.
 from __future__ import annotations
 
 import re
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emadeploy.contract.errors import ArtifactError, SpecError
+from emadeploy.contract.errors import SpecError
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.contract.tasks import KINDS
-from emadeploy.runtime import Runtime, load
-from emadeploy.serve.faults import Fault
+from emadeploy.runtime import load
+from emadeploy.serve.metrics import Histogram
 from emadeploy.serve.tensors import NAMES, Array, Tensor
-
-
-class Worker:
-    """The thread of one artifact. ``places`` requests are in it at a time, read, waiting or running."""
-
-    def __init__(self, runtime: Runtime, places: int) -> None:
-        self.runtime = runtime
-        self._free = threading.BoundedSemaphore(places)
-        self._pool = ThreadPoolExecutor(1, "emadeploy-serve")
-
-    def enter(self) -> None:
-        """Take a place; Fault 503 where all are taken."""
-        if not self._free.acquire(blocking=False):
-            raise Fault(503, "the queue of this model is full; try again later", Retry_After="1")
-
-    def leave(self) -> None:
-        """Give the place back, where :meth:`submit` was not reached."""
-        self._free.release()
-
-    def submit(self, work: Callable[[Array], Any], array: Array) -> Future[Any]:
-        """Queue the work of a place that was taken; the place is free when it is done or cancelled."""
-        held = [array]
-        future = self._pool.submit(lambda: work(held[0]))
-
-        def done(_: Future[Any]) -> None:
-            held.clear()  # a cancelled job stays in the pool's queue, its picture must not
-            self._free.release()
-
-        future.add_done_callback(done)
-        return future
-
-    def close(self) -> None:
-        """End the thread after the work in flight, and free the engine."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self.runtime.close()
+from emadeploy.serve.worker import Place, Worker
 
 
 @dataclass
 class Counts:
-    """What became of the requests of a model; nanoseconds are those of the engine's thread."""
+    """What became of the frames of a model. Nanoseconds: in the queue, and of each step in the engine's thread."""
 
     success: int = 0
     fail: int = 0
-    success_ns: int = 0
+    fail_ns: int = 0
+    queue_ns: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
     last_ms: int = 0
+    seconds: Histogram = field(default_factory=Histogram)
+
+    def add(self, queued: int, took: int, timings: Mapping[str, float]) -> None:
+        """Count a frame that waited and ran for so many nanoseconds, ``timings`` of its steps in milliseconds."""
+        self.success += 1
+        self.queue_ns += queued
+        self.input_ns += int(1e6 * timings.get("preprocess", 0.0))
+        self.infer_ns += int(1e6 * timings.get("inference", took / 1e6))
+        self.output_ns += int(1e6 * timings.get("decode", 0.0))
+        self.last_ms = int(1e3 * time.time())
+        self.seconds.add(took / 1e9)
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counts as Triton names them."""
+
+        def part(ns: int) -> dict[str, int]:
+            return {"count": self.success, "ns": ns}
+
+        compute = {
+            "compute_input": part(self.input_ns),
+            "compute_infer": part(self.infer_ns),
+            "compute_output": part(self.output_ns),
+        }
+        none = {"count": 0, "ns": 0}
+        total = self.queue_ns + self.input_ns + self.infer_ns + self.output_ns
+        return {
+            "last_inference": self.last_ms,
+            "inference_count": self.success,
+            "execution_count": self.success,
+            "inference_stats": {
+                "success": part(total),
+                "fail": {"count": self.fail, "ns": self.fail_ns},
+                "queue": part(self.queue_ns),
+                **compute,
+                "cache_hit": none,
+                "cache_miss": none,
+            },
+            "batch_stats": [{"batch_size": 1, **compute}] if self.success else [],
+            "memory_usage": [],
+        }
 
 
 class Served:
@@ -91,28 +100,27 @@ class Served:
                 for t in tasks
             )
 
-    def run(self, array: Array) -> Mapping[str, Array]:
-        """Return the maps of ``array``, in the worker's thread; counts the request."""
+    def submit(self, place: Place, array: Array) -> Future[Mapping[str, Array]]:
+        """Queue ``array`` in ``place`` and return the maps that will be."""
+        submitted = time.perf_counter_ns()
+        return place.submit(lambda: self._run(array, submitted))
+
+    def _run(self, array: Array, submitted: int) -> Mapping[str, Array]:
         started = time.perf_counter_ns()
+        runtime = self.worker.runtime
+        timings: Mapping[str, float] = {}
         try:
-            maps = self._maps(array)
+            if self.raw:
+                maps: Mapping[str, Array] = runtime.infer({self.input.name: array})
+            else:
+                result = runtime(array)
+                maps, timings = result.maps, result.timings
         except BaseException:
             self.counts.fail += 1
+            self.counts.fail_ns += time.perf_counter_ns() - started
             raise
-        self.counts.success += 1
-        self.counts.success_ns += time.perf_counter_ns() - started
-        self.counts.last_ms = int(time.time() * 1e3)
+        self.counts.add(started - submitted, time.perf_counter_ns() - started, timings)
         return maps
-
-    def _maps(self, array: Array) -> Mapping[str, Array]:
-        runtime = self.worker.runtime
-        if not self.raw:
-            return runtime(array).maps
-        answers = runtime._infer({"image": array})
-        for name, answer in answers.items():
-            if not np.isfinite(answer).all():
-                raise ArtifactError(f"output {name!r} holds values that are not finite: the engine overflowed")
-        return answers
 
     def metadata(self) -> dict[str, Any]:
         """Return the model's metadata, with what each map means in the ``parameters`` of its output."""
@@ -125,20 +133,19 @@ class Served:
             "outputs": [{**_plain(out), "parameters": _meaning(tasks[out.name])} for out in self.outputs],
         }
 
+    def config(self) -> dict[str, Any]:
+        """Return the configuration as Triton has it: no batches, one instance."""
+        types = {"FP32": "TYPE_FP32", "UINT8": "TYPE_UINT8"}
+
+        def plain(tensor: Tensor) -> dict[str, Any]:
+            return {"name": tensor.name, "data_type": types[tensor.datatype], "dims": list(tensor.shape)}
+
+        sides = {"input": [plain(self.input)], "output": [plain(output) for output in self.outputs]}
+        return {"name": self.name, "backend": "emadeploy", "max_batch_size": 0, **sides}
+
     def stats(self) -> dict[str, Any]:
-        """Return the statistics in the form that Triton gives them."""
-        counts = self.counts
-        inference = {
-            "success": {"count": counts.success, "ns": counts.success_ns},
-            "fail": {"count": counts.fail, "ns": 0},
-        }
-        own = {"name": self.name, "version": "1", "last_inference": counts.last_ms}
-        return {
-            **own,
-            "inference_count": counts.success,
-            "execution_count": counts.success,
-            "inference_stats": inference,
-        }
+        """Return the statistics as Triton has them."""
+        return {"name": self.name, "version": "1", **self.counts.stats()}
 
 
 def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
@@ -149,6 +156,8 @@ def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
     for name, path in folders:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise SpecError(f"{path} cannot be a model's name in a URL; rename it to letters, digits, '.', '_' and '-'")
+        if name == "stats":
+            raise SpecError(f"{path} would be served at v2/models/stats, which is the statistics of all; rename it")
         if sum(other in (name, f"{name}.raw") for other, _ in folders) > 1:
             raise SpecError(f"two artifacts would be served as {name!r} ({path}); rename the folder of one")
     models: dict[str, Served] = {}
@@ -164,10 +173,11 @@ def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
     return models
 
 
-def close_models(models: Mapping[str, Served]) -> None:
-    """End every worker and free its engine."""
-    for worker in {id(model.worker): model.worker for model in models.values()}.values():
-        worker.close()
+def close_models(models: Mapping[str, Served], seconds: float = 5.0) -> list[str]:
+    """End every worker and free its engine; return the models whose engines did not stop within ``seconds`` in all."""
+    deadline = time.monotonic() + seconds
+    artifacts = [model for model in models.values() if not model.raw]
+    return [model.name for model in artifacts if not model.worker.close(max(0.0, deadline - time.monotonic()))]
 
 
 def _plain(tensor: Tensor) -> dict[str, Any]:

@@ -15,32 +15,29 @@ from emadeploy.contract.spec import ModelSpec
 from emadeploy.serve.faults import Fault
 from emadeploy.serve.tensors import Array
 
-#: Pixels of the largest picture or frame: its maps take 16 bytes a pixel and more.
-MAX_PIXELS = 1 << 24
 
-
-def read_picture(body: bytes) -> Array:
-    """Return the picture, uint8 RGB (H, W, 3); Fault 415 for another format, 400 where it is broken, 413 too large."""
+def read_picture(body: bytes, pixels: int) -> Array:
+    """Return the picture, uint8 RGB (H, W, 3); Fault 415 for another format, 413 above ``pixels``, 400 if broken."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own cap on pixels, above ours
             picture = Image.open(io.BytesIO(body), formats=("JPEG", "PNG"))
     except Exception:
         raise Fault(415, "the body is neither a JPEG nor a PNG") from None
-    if picture.width * picture.height > MAX_PIXELS:
-        raise Fault(413, f"the picture is {picture.height} x {picture.width}, above {MAX_PIXELS} pixels: resize it")
+    if picture.width * picture.height > pixels:
+        raise Fault(413, f"the picture is {picture.height} x {picture.width}, above {pixels} pixels: resize it")
     try:
         return np.asarray(picture.convert("RGB"))
     except Exception as error:  # Pillow raises many types for broken files
         raise Fault(400, f"the picture is broken: {str(error)[:120]}") from None
 
 
-def write_npz(maps: Mapping[str, Array]) -> bytes:
+def write_npz(maps: Mapping[str, Array]) -> bytes | memoryview:
     """Return the maps as an npz, one array per task."""
     file = io.BytesIO()
     arrays: dict[str, Any] = dict(maps)
     np.savez(file, **arrays)
-    return file.getvalue()
+    return file.getbuffer()
 
 
 def write_picture(maps: Mapping[str, Array], spec: ModelSpec, which: str) -> bytes:

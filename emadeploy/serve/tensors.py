@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,10 @@ HEADER = "Inference-Header-Content-Length"
 #: Name in the protocol -> little-endian numpy type. No artifact takes or answers another.
 TYPES = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
 NAMES = {"uint8": "UINT8", "float32": "FP32"}
+#: JSON may be this share of the largest body, 16 MiB of 64, and have so many lists, objects and quotes.
+_JSON_SHARE, _JSON_PARTS = 4, 1 << 20
+#: Bytes of a float32 in JSON, with its comma.
+_JSON_NUMBER = 21
 
 
 @dataclass(frozen=True)
@@ -39,28 +43,10 @@ class Query:
     id: str | None
 
 
-def decompress(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return ``body`` without its Content-Encoding; Fault 400 for a bad stream, 413 above ``limit`` bytes, else 415."""
-    if encoding in ("", "identity"):
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise Fault(415, f"Content-Encoding {encoding[:40]!r} is not known; send gzip, deflate or none")
-    stream = zlib.decompressobj(47)  # gzip or zlib, told apart by the header
-    try:
-        plain = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise Fault(400, f"the body is not {encoding}: {error}") from None
-    if len(plain) > limit:
-        raise Fault(413, f"the body is larger than {limit} bytes when decompressed")
-    if not stream.eof or stream.unused_data:
-        raise Fault(400, f"the {encoding} body is cut off, or something follows it")
-    return plain
-
-
 def read_query(body: bytes, header: str | None, expected: Tensor, outputs: tuple[Tensor, ...], limit: int) -> Query:
-    """Return what ``body`` asks; ``header`` is the value of HEADER, ``limit`` the most bytes of an array."""
+    """Return what ``body`` asks; ``header`` is the value of HEADER, ``limit`` the most bytes of an array or answer."""
     length = _header_length(header, len(body))
-    message = _message(body[:length])
+    message = _message(memoryview(body)[:length], limit)
     inputs = message.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Fault(400, f"'inputs' must be a list of one tensor, {expected.name!r}")
@@ -71,15 +57,30 @@ def read_query(body: bytes, header: str | None, expected: Tensor, outputs: tuple
     return Query(array, _wanted(message, outputs), identity)
 
 
-def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple[bytes, int | None]:
-    """Return the body of an answer, and the length of its JSON where binary tensors follow it."""
+def check_answer(query: Query, outputs: tuple[Tensor, ...], limit: int) -> None:
+    """Raise Fault 400 where the answer's numbers in JSON would be more than ``limit`` bytes: known before it is made.
+
+    An extent that a model leaves open is that of the frame asked about.
+    """
+    numbers = 0
+    for tensor in outputs:
+        if query.wanted.get(tensor.name) is False:
+            numbers += math.prod(
+                query.array.shape[axis] if extent == -1 else extent for axis, extent in enumerate(tensor.shape)
+            )
+    if numbers * _JSON_NUMBER > limit:
+        raise Fault(400, f"the answer's {numbers} numbers are too many for JSON; ask for 'binary_data' outputs")
+
+
+def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple[list[bytes], bool]:
+    """Return the body of an answer, JSON and then tensors, and whether there are binary ones."""
     entries, blobs = [], []
     for name, binary in query.wanted.items():
         array = arrays[name]
         datatype = NAMES[array.dtype.name]
         entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if binary:
-            blobs.append(np.ascontiguousarray(array, TYPES[datatype]).data.cast("B"))
+            blobs.append(array.astype(TYPES[datatype], copy=False).tobytes())
             entry["parameters"] = {"binary_data_size": array.nbytes}
         else:
             entry["data"] = array.ravel().tolist()
@@ -88,7 +89,7 @@ def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple
     if query.id is not None:
         answer["id"] = query.id
     text = json.dumps(answer, separators=(",", ":"), allow_nan=False).encode()
-    return b"".join([text, *blobs]), len(text) if blobs else None
+    return [text, *blobs], bool(blobs)
 
 
 def _header_length(header: str | None, total: int) -> int:
@@ -99,12 +100,18 @@ def _header_length(header: str | None, total: int) -> int:
     return int(header)
 
 
-def _message(text: bytes) -> dict[str, Any]:
+def _message(text: memoryview, limit: int) -> dict[str, Any]:
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not JSON")
 
+    # Python's objects are up to thirty times their text: what is no number in a list is counted before any is made.
+    if len(text) * _JSON_SHARE > limit:
+        raise Fault(413, f"{len(text)} bytes of JSON are more than {limit // _JSON_SHARE}; send binary tensors")
+    plain = bytes(text)
+    if sum(plain.count(mark) for mark in (b"[", b"{", b'"')) > _JSON_PARTS:
+        raise Fault(400, f"the JSON has more than {_JSON_PARTS} parts; send 'data' as one flat list, or binary tensors")
     try:
-        message = json.loads(text, parse_constant=refuse)
+        message = json.loads(plain, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise Fault(400, f"the request is not JSON: {str(error)[:120]}") from None
     if not isinstance(message, dict):
@@ -158,26 +165,32 @@ def _array(entry: Mapping[str, Any], blob: memoryview, expected: Tensor, limit: 
     if promised is None:
         if blob:
             raise Fault(400, f"{len(blob)} bytes follow the JSON, which no input claims")
-        array = _from_list(entry.get("data"), dtype, math.prod(shape))
+        array = _from_list(entry.get("data"), dtype, shape)
     else:
         if type(promised) is not int or promised != size or len(blob) != size or "data" in entry:
             raise Fault(
-                400, f"{len(blob)} binary bytes, 'binary_data_size' {str(promised)[:20]}; the shape asks {size}"
+                400, f"{len(blob)} binary bytes, 'binary_data_size' {str(promised)[:20]!r}; the shape asks {size}"
             )
         array = np.frombuffer(blob, dtype)
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise Fault(400, f"input {expected.name!r} holds values that are not finite")
     return array.reshape(shape)
 
 
-def _from_list(data: object, dtype: np.dtype[Any], count: int) -> Array:
-    try:
-        values = np.asarray(data)
-    except (ValueError, OverflowError) as error:
-        raise Fault(400, f"'data' is no regular list of numbers: {str(error)[:80]}") from None
-    if values.size != count or values.dtype.kind not in ("iu" if dtype.kind == "u" else "iuf"):
-        raise Fault(400, f"'data' is not {count} numbers of the input's datatype")
-    if dtype.kind == "u" and (values.min() < 0 or values.max() > 255):
+def _from_list(data: object, dtype: np.dtype[Any], shape: list[int]) -> Array:
+    values, extents = data, []
+    while isinstance(values, list) and values and all(type(value) is list for value in values):
+        extents.append(len(values))
+        if len(extents) == len(shape) or len({len(value) for value in values}) > 1:
+            raise Fault(400, f"'data' is neither flat nor nested as shape {shape}")
+        values = list(chain.from_iterable(values))
+    integers = dtype.kind == "u"
+    # Never an array of whatever there is: among numbers, one long text would be as long in every place.
+    numbers = isinstance(values, list) and {type(value) for value in values} <= ({int} if integers else {int, float})
+    if not numbers or len(values) != math.prod(shape) or extents not in ([], shape[:-1]):
+        raise Fault(400, f"'data' is not {math.prod(shape)} numbers of the input's datatype, flat or as shape {shape}")
+    if integers and (min(values) < 0 or max(values) > 255):
         raise Fault(400, "'data' holds values outside 0 to 255")
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused by the caller
-        return values.astype(dtype).ravel()
+    try:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused by the runtime
+            return np.array(values, np.uint8 if integers else np.float64).astype(dtype)
+    except OverflowError:
+        raise Fault(400, "'data' holds numbers that no float32 holds") from None

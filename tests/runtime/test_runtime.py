@@ -319,7 +319,7 @@ def test_values_that_are_not_finite_never_leave_the_runtime(make_artifact: Make,
     with pytest.raises(ArtifactError, match="values that are not finite"):
         perception(frame_of(50, 70))
     given = perception.manifest.inputs[0]
-    with pytest.raises(ArtifactError, match="output 'semseg' holds values that are not finite|output 'depth' holds"):
+    with pytest.raises(ArtifactError, match=r"output '\w+' holds values that are not finite"):
         perception.infer({given.name: np.ones(given.shape, given.dtype)})
 
 
