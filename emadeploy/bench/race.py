@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ import numpy as np
 
 from emadeploy.bench.conditions import Conditions, conditions
 from emadeploy.bench.entrants import Entrant
+from emadeploy.bench.jetson.power import Span
+from emadeploy.bench.jetson.watch import PowerWatch
 from emadeploy.bench.process import Child
 from emadeploy.bench.ratios import known, with_ratios
 from emadeploy.bench.result import Rounds, result
@@ -32,8 +34,6 @@ _MOST_ROUNDS = 40
 
 #: Called after each step with the number done and the number of all, which may grow.
 Progress = Callable[[int, int], None]
-#: What is entered around the timed calls of the row of that name: where power is read.
-Watch = Callable[[str], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,8 @@ class _Runner:
     warmed: WarmUp | None = None
     block: int = 1
     rounds: list[list[Timings]] = field(default_factory=list)
+    spans: list[Span] = field(default_factory=list)
+    frames: int = 0
     stream_fps: float | None = None
 
     @property
@@ -99,13 +101,14 @@ def race(
     effort: Effort,
     *,
     against: str | None = None,
-    watch: Watch | None = None,
+    meter: PowerWatch | None = None,
     progress: Progress | None = None,
 ) -> list[Row]:
     """Return the rows of ``entrants``, in order, with ratios to the row ``against``, by default the first.
 
     One whose process cannot load its artifact, or ends (killed, out of memory), has that as its ``status`` while the
-    others go on. Raises SpecError where no row is called ``against``, or two have the same name.
+    others go on. ``meter`` reads the power of the device meanwhile. Raises SpecError where no row is called
+    ``against``, or two have the same name.
     """
     names = [each.row.name for each in entrants]
     if len(set(names)) < len(names):
@@ -125,10 +128,10 @@ def race(
             steps.done(1)
         before = conditions(_pids(runners))
         reference = runners[names.index(against)] if against is not None else runners[0]
-        _take_turns(runners, reference, effort, watch or (lambda name: nullcontext()), steps)
+        _take_turns(runners, reference, effort, steps)
         after = conditions(_pids(runners))
         _stream(runners, effort)
-        rows = [_row(runner, before, after) for runner in runners]
+        rows = [_row(runner, before, after, meter) for runner in runners]
     return with_ratios(rows, [runner.rounds for runner in runners], against)
 
 
@@ -158,7 +161,7 @@ def _warm(runner: _Runner, effort: Effort) -> None:
     runner.block = max(1, min(fitting, math.ceil(wanted / min(_MOST_ROUNDS, effort.rounds))))
 
 
-def _take_turns(runners: Sequence[_Runner], reference: _Runner, effort: Effort, watch: Watch, steps: _Steps) -> None:
+def _take_turns(runners: Sequence[_Runner], reference: _Runner, effort: Effort, steps: _Steps) -> None:
     index, started = 0, time.monotonic()
     while any(_wants(runner, effort, index) for runner in runners) or (
         time.monotonic() - started < effort.most_s and _unsure(runners, reference, effort)
@@ -166,8 +169,7 @@ def _take_turns(runners: Sequence[_Runner], reference: _Runner, effort: Effort, 
         # Back and forth: whoever always comes second would always find the other's data in the caches.
         for runner in runners[:: 1 if index % 2 == 0 else -1]:
             if runner.live:
-                with watch(runner.entrant.row.name):
-                    _turn(runner)
+                _turn(runner)
         index += 1
         steps.done(len(runners))
 
@@ -189,9 +191,12 @@ def _unsure(runners: Sequence[_Runner], reference: _Runner, effort: Effort) -> b
 def _turn(runner: _Runner) -> None:
     # After another engine's turn the caches hold its weights: where calls follow each other, the first is not counted.
     settling = 1 if runner.block > 1 else 0
+    started = time.perf_counter()
     timings = runner.child.run(runner.block + settling)
     if timings is not None:
         runner.rounds.append(timings[settling:])
+        runner.spans.append((started, time.perf_counter()))
+        runner.frames += len(timings)
 
 
 def _stream(runners: Sequence[_Runner], effort: Effort) -> None:
@@ -200,7 +205,7 @@ def _stream(runners: Sequence[_Runner], effort: Effort) -> None:
             runner.stream_fps = answer.get("fps")
 
 
-def _row(runner: _Runner, before: Conditions, after: Conditions) -> Row:
+def _row(runner: _Runner, before: Conditions, after: Conditions, meter: PowerWatch | None) -> Row:
     memory = runner.child.ask("memory") or {}
     row = runner.entrant.row
     if runner.child.trouble is not None:
@@ -212,6 +217,7 @@ def _row(runner: _Runner, before: Conditions, after: Conditions) -> Row:
         memory=memory,
         cold_start_s=runner.child.cold_start_s,
         stream_fps=runner.stream_fps,
+        power=None if meter is None else meter.over(runner.spans, runner.frames),
     )
 
 

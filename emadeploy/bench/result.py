@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from emadeploy.bench.conditions import Conditions, trouble
+from emadeploy.bench.jetson.power import PowerRecord
 from emadeploy.bench.rows import MEASURED, Row, Timings
 from emadeploy.bench.stats import medians, spread
 from emadeploy.bench.steady import WarmUp, unstable
@@ -35,8 +36,13 @@ def result(
     memory: Mapping[str, Any],
     cold_start_s: float | None,
     stream_fps: float | None,
+    power: PowerRecord | None = None,
 ) -> Row:
     """Return ``row`` with what was measured; ``facts`` and ``memory`` are answers of its process."""
+    befell = trouble(rounds.before, rounds.after, usable_cores())
+    if power is not None:
+        befell += power.throttling
+        row = replace(row, energy_j=power.energy_j, power=power.to_dict(), notes=(*row.notes, *power.notes))
     inference, total = rounds.of("inference"), rounds.of("total")
     calls = [call for each in rounds.calls for call in each]
     end_to_end = spread(total)
@@ -58,7 +64,7 @@ def result(
         device_memory_mb=memory.get("device_memory_mb"),
         cold_start_s=cold_start_s,
         load_s=facts.get("load_s"),
-        unstable=unstable(total, warmed, trouble(rounds.before, rounds.after, usable_cores())),
+        unstable=unstable(total, warmed, befell),
         mode={**row.mode, "device": device, "threads": threads},
         warm_up=None if warmed is None else warmed.to_dict(),
         conditions={"before": rounds.before.to_dict(), "after": rounds.after.to_dict()},

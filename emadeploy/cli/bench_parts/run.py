@@ -6,8 +6,9 @@ from pathlib import Path
 
 import typer
 
+from emadeploy.bench.report import write_report
+from emadeploy.bench.rows import Report
 from emadeploy.cli.bench_parts.order import BenchOrder
-from emadeploy.contract.errors import SpecError
 
 
 def run(
@@ -19,6 +20,21 @@ def run(
     html_file: Path | None,
 ) -> None:
     """Do what the command line asks for, and show it. Raises EmadeployError, and Exit(1) where a row has failed."""
-    if order.percentile not in (None, 50, 90, 99):
-        raise SpecError(f"--percentile {order.percentile} is unknown; known: 50, 90, 99")
-    raise typer.Exit(1)
+    if compare is not None:
+        from emadeploy.cli.bench_parts.compare import compare_files
+
+        compare_files(*compare, json_file)
+        return
+    from emadeploy.cli.bench_parts.measuring import measure_here
+
+    _show(measure_here(order), json_file, html_file)
+
+
+def _show(report: Report, json_file: Path | None, html_file: Path | None) -> None:
+    from emadeploy.cli.bench_parts.table import print_report
+
+    if json_file is not None:
+        write_report(json_file, report)
+    print_report(report)
+    if report.failed:
+        raise typer.Exit(1)
