@@ -119,6 +119,7 @@ class _Exchange:
         elif not self._complete:
             self.status = status
             self._abort()
+            await asyncio.sleep(0)  # until the connection knows
 
     def _abort(self) -> None:
         abort: Callable[[], None] | None = self.scope.get("extensions", {}).get(ABORT)

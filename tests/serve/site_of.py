@@ -74,8 +74,8 @@ class Site:
         release, began = threading.Event(), threading.Event()
         place = self.worker.enter()
         place.submit(lambda: (began.set(), release.wait(60)))
-        place.leave()
         assert began.wait(20)
+        place.leave()
         return release
 
     def close(self) -> None:
@@ -101,3 +101,13 @@ def answer_of(connection: socket.socket) -> tuple[int, dict[str, Any]]:
         received += chunk
     head, _, body = received.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)
+
+
+def poke(connection: socket.socket, data: bytes) -> bytes:
+    """Send ``data`` and return what has come back so far, mostly nothing."""
+    connection.settimeout(0.01)
+    try:
+        connection.sendall(data)
+        return connection.recv(1 << 16)
+    except TimeoutError:
+        return b""
