@@ -51,7 +51,7 @@ def check(
 ) -> None:
     """Read every file of a data set, and tell what is in it; exits 1 where a file is corrupt."""
     from emadeploy.cli.progress import progress
-    from emadeploy.contract.drawing import save
+    from emadeploy.contract.files import write_file
     from emadeploy.data.check import check as check_data
     from emadeploy.data.sheet import Sheet
     from emadeploy.data.source import open_data
@@ -62,9 +62,9 @@ def check(
         record = check_data(dataset, report, sheet.look)
     _print(record)
     if as_json is not None:
-        save(as_json, (json.dumps(record, indent=2) + "\n").encode())
+        write_file(as_json, json.dumps(record, indent=2) + "\n")
     if picture is not None:
-        save(picture, sheet.png())
+        write_file(picture, sheet.png())
     for problem in record["corrupt"]:
         print(f"corrupt: {problem}", file=sys.stderr)
     if record["corrupt"]:

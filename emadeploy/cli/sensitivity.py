@@ -43,7 +43,7 @@ def command(
 
     from rich.console import Console
 
-    from emadeploy.contract.drawing import save
+    from emadeploy.contract.files import write_file
 
     for path in (json_file, picture):
         _check_place(path)
@@ -52,7 +52,7 @@ def command(
     if json_file is not None:
         write_record(json_file, table.to_dict())
     if picture is not None:
-        save(picture, table.picture())
+        write_file(picture, table.picture())
 
 
 def measure(name: str | None, order: Order, frames: int | None, *, quick: bool) -> SensitivityTable:

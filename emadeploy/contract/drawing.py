@@ -5,14 +5,11 @@ Letters are those of the usual 5 x 7 matrix of character displays, magnified.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
-from pathlib import Path
 
 import numpy as np
 
-from emadeploy.contract.errors import DataError
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.contract.tasks import Rgb
 
@@ -55,14 +52,3 @@ def png(image: UInt8) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     body = zlib.compress(lines.tobytes(), 9)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
-
-
-def save(path: Path, data: bytes) -> None:
-    """Write a file in one step; raises DataError where the place cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None

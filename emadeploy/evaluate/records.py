@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emadeploy.contract.errors import DataError
+from emadeploy.contract.files import write_file
 from emadeploy.evaluate.delta import delta_m, task_gains
 from emadeploy.evaluate.run import SCHEMA
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write ``record`` as json, in one step; raises DataError where the place cannot be written."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise DataError(f"{path} cannot be written: {error}") from None
+    write_file(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from rich.console import Console
 from emadeploy.calibrate.budgets import Budgets, parse_budgets
 from emadeploy.calibrate.sensitivity import SensitivityTable, sensitivity
 from emadeploy.calibrate.units import Unit
-from emadeploy.contract.drawing import save
 from emadeploy.contract.errors import CalibrationError, DataError, SpecError
+from emadeploy.contract.files import write_file
 
 BUDGETS = parse_budgets(None, ("semseg", "depth"))
 FLOAT = {"semseg": {"miou": 50.0}, "depth": {"rel": 0.1}}
@@ -138,8 +138,8 @@ def test_what_cannot_be_measured_is_refused():
 
 def test_the_picture_is_written_in_one_step(tmp_path):
     picture = table()[0].picture()
-    save(tmp_path / "harm.png", picture)
+    write_file(tmp_path / "harm.png", picture)
     assert [path.name for path in tmp_path.iterdir()] == ["harm.png"]
     assert (tmp_path / "harm.png").read_bytes() == picture
     with pytest.raises(DataError, match="cannot be written"):
-        save(tmp_path / "nowhere" / "harm.png", picture)
+        write_file(tmp_path / "nowhere" / "harm.png", picture)

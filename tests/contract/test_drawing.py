@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from emadeploy.contract.drawing import png, save, write
-from emadeploy.contract.errors import DataError
+from emadeploy.contract.drawing import png, write
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -39,13 +38,3 @@ def test_text_that_does_not_fit_is_cut_and_letters_that_are_unknown_are_marked()
     write(unknown, "é[]{}~", 0, 0)
     np.testing.assert_array_equal(known, unknown)
     assert (known < 255).any()
-
-
-def test_a_file_is_replaced_in_one_step_and_a_place_that_is_not_there_is_named(tmp_path):
-    path = tmp_path / "picture.png"
-    for data in (b"first", b"second"):
-        save(path, data)
-        assert path.read_bytes() == data
-    assert [each.name for each in tmp_path.iterdir()] == ["picture.png"]
-    with pytest.raises(DataError, match=r"nowhere/picture.png cannot be written"):
-        save(tmp_path / "nowhere" / "picture.png", b"")

@@ -6,7 +6,6 @@ index.json                             what each shows, with numbers and units; 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from emadeploy.cli.compare_parts.contact import LABELS, MEASURES, contact, opencv, scale_of
 from emadeploy.contract.errors import DataError
+from emadeploy.contract.files import write_file
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.evaluate.compare import ComparedFrame
@@ -104,11 +104,4 @@ def _file_stem(frame: str) -> str:
 def _write_png(path: Path, picture: UInt8) -> None:
     cv2 = opencv()
     data = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(path, data)

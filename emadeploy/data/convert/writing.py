@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from emadeploy.contract.drawing import save
 from emadeploy.contract.errors import DataError
+from emadeploy.contract.files import write_file
 from emadeploy.data.record import NAME, DatasetRecord, read_record
 from emadeploy.data.sample import IGNORE
 
@@ -92,21 +92,21 @@ def _claim(output: Path, record: DatasetRecord, names: Mapping[str, Sequence[str
             if getattr(found, key) != getattr(record, key)
         ]
         raise DataError(f"{output / NAME}: the folder was made with {'; '.join(told)}; choose another folder")
-    save(output / NAME, record.to_json().encode())
+    write_file(output / NAME, record.to_json())
     for split, frames in names.items():
         path = output / split / "names.txt"
         text = "".join(f"{name}\n" for name in frames)
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise DataError(f"{path} lists other frames than the raw data set has now; choose another folder")
         _make(path.parent)
-        save(path, text.encode())
+        write_file(path, text)
 
 
 def _save(path: Path, array: Array) -> None:
     _make(path.parent)
     file = io.BytesIO()
     np.save(file, array, allow_pickle=False)
-    save(path, file.getvalue())
+    write_file(path, file.getvalue())
 
 
 def _make(folder: Path) -> None:
