@@ -1,4 +1,4 @@
-"""One HTML file that holds everything it shows: a table of facts, and pictures side by side.
+"""One HTML file that holds everything it shows: a table of facts, plots, and pictures side by side.
 
 Nothing is fetched, nothing runs: it can be mailed, or opened in ten years. All text is escaped here.
 """
@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emadeploy.contract.errors import BackendMissing, DataError
+from emadeploy.contract.drawing import png
+from emadeploy.contract.errors import DataError
 
 UInt8 = npt.NDArray[np.uint8]
 Rgb = tuple[int, int, int]
 
 _JPEG_QUALITY = 88
+#: Columns of a table beyond which its letters are smaller.
+_WIDE = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +46,26 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """A table: ``columns`` are the heads, the first of the row names; a row of one cell is a heading in the table."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Frame:
-    """A frame: its title, its strips, a note under them."""
+    """A frame: its title, its strips, its plots, its tables, a note under them.
+
+    ``drawings`` are complete SVG texts as :mod:`emadeploy.bench.plots` makes them: they are not escaped again.
+    """
 
     title: str
-    strips: Sequence[Strip]
+    strips: Sequence[Strip] = ()
     note: str = ""
+    drawings: Sequence[str] = ()
+    tables: Sequence[Facts] = ()
 
 
 @dataclass(frozen=True)
@@ -58,15 +75,6 @@ class Section:
     title: str
     text: str
     frames: Sequence[Frame]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A table: ``columns`` are the heads, the first of the row names; a row of one cell is a heading in the table."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Page:
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write ``page`` to ``path``, in one step. Raises DataError where the disk refuses, BackendMissing without cv2."""
+    """Write ``page`` to ``path``, in one step. Raises DataError where the disk refuses."""
     text = render(page)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -133,7 +141,8 @@ def _facts(facts: Facts) -> str:
         rows.append(f"<tr><th scope=row>{escape(row[0])}</th>{cells}</tr>")
     notes = "".join(f"<p class=note>{escape(note)}</p>" for note in facts.notes)
     table = f"<thead><tr>{head}</tr></thead>\n<tbody>{''.join(rows)}</tbody>"
-    return f"<div class=scroll><table class=facts>{table}</table></div>{notes}"
+    wide = " wide" if len(facts.columns) > _WIDE else ""
+    return f"<div class=scroll><table class='facts{wide}'>{table}</table></div>{notes}"
 
 
 def _machine(machine: Sequence[tuple[str, str]]) -> str:
@@ -155,8 +164,13 @@ def _section(section: Section) -> str:
 
 
 def _frame(frame: Frame) -> str:
-    note = f"<p class=note>{escape(frame.note)}</p>" if frame.note else ""
-    return f"<article><h3>{escape(frame.title)}</h3>\n{''.join(map(_strip, frame.strips))}{note}</article>"
+    parts = [f"<h3>{escape(frame.title)}</h3>\n" if frame.title else "", *map(_strip, frame.strips)]
+    if frame.drawings:
+        parts.append(f"<div class=drawings>{''.join(frame.drawings)}</div>\n")
+    parts += map(_facts, frame.tables)
+    if frame.note:
+        parts.append(f"<p class=note>{escape(frame.note)}</p>")
+    return f"<article>{''.join(parts)}</article>"
 
 
 def _strip(strip: Strip) -> str:
@@ -175,11 +189,11 @@ def _figure(picture: Picture) -> str:
 
 
 def data_uri(image_HW3: UInt8, *, flat: bool = False) -> str:
-    """Return an RGB image as a data URI: JPEG, or PNG where it is ``flat``."""
+    """Return an RGB image as a data URI: JPEG, or PNG where it is ``flat`` or OpenCV is not installed."""
     try:
         import cv2
-    except ImportError:
-        raise BackendMissing.of("the page of pictures", "opencv-python-headless", "robotics") from None
+    except ImportError:  # larger, and the same to the eye
+        return f"data:image/png;base64,{base64.b64encode(png(image_HW3)).decode('ascii')}"
     kind = "png" if flat else "jpeg"
     options = [cv2.IMWRITE_PNG_COMPRESSION, 9] if flat else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     done, data = cv2.imencode(f".{kind}", np.ascontiguousarray(image_HW3[:, :, ::-1]), options)

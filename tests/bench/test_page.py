@@ -2,6 +2,7 @@
 
 import base64
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -102,3 +103,22 @@ def test_it_is_written_in_one_step(page: Page, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         write_page(tmp_path / "file" / "page.html", page)
+
+
+def test_without_opencv_pictures_are_kept_whole(monkeypatch) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    for flat in (True, False):
+        head, _, data = data_uri(image, flat=flat).partition(",")
+        assert head == "data:image/png;base64"
+        decoded = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[:, :, ::-1]
+        assert (decoded == image).all()
+
+
+def test_drawings_and_tables_stand_in_their_frame() -> None:
+    frame = Frame("", drawings=["<svg>a</svg>"], tables=[Facts(("layer", "ms"), [(NASTY, "1")])])
+    text = render(Page("t", "l", Facts(("a",), []), [Section("s", "t", [frame])]))
+    assert "<div class=drawings><svg>a</svg></div>" in text
+    assert "<h3>" not in text
+    assert "<script" not in text
+    parsed(text)

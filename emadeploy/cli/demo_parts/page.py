@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
 
 from emadeploy.bench.page import Facts, Frame, Page, Picture, Section, Strip
 from emadeploy.cli.demo_parts.frames import Photograph
 from emadeploy.cli.demo_parts.judge import Maps, metrics
-from emadeploy.contract.colour import colourise
-from emadeploy.contract.spec import ModelSpec, TaskSpec
+from emadeploy.cli.map_pictures import depth_range, map_picture, task_title
+from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Sample
 
 #: Rooms on the page; all of them are in the table.
@@ -19,16 +16,6 @@ ROOMS_SHOWN = 6
 UNTRAINED = (
     "Untrained: the weights are random. Sizes, times, memory and agreement count; maps and metrics mean nothing."
 )
-#: Task -> the metric written under its picture, and how.
-_UNDER = {
-    "semseg": ("pixel_accuracy", "{:.0f} % of pixels right"),
-    "human_parts": ("miou", "mIoU {:.0f} %"),
-    "depth": ("rel", "off by {:.0%} on average"),
-    "normals": ("mean", "off by {:.0f}° on average"),
-    "edge": ("f1", "F1 {:.0f} %"),
-    "saliency": ("maxf", "max F {:.0f} %"),
-}
-_TITLES = {"semseg": "labels", "human_parts": "parts"}
 _ENGINES = {"rewritten": "rewritten graph", "published": "published graph"}
 
 Answers = Mapping[str, Sequence[Maps]]
@@ -57,7 +44,7 @@ def compose(
     labelled = [task for task in spec.tasks if task.kind in ("semseg", "human_parts") and task.class_names]
     return Page(
         title=f"{spec.name}: one network, every map",
-        lead=f"{', '.join(_title(task) for task in spec.tasks)} from one camera frame, by the network as published "
+        lead=f"{', '.join(task_title(task) for task in spec.tasks)} from one camera frame, by the network as published "
         "and by the graph that emadeploy rewrote for the edge; measured on this machine, on frames it was not "
         "trained on.",
         warning=UNTRAINED if untrained else "",
@@ -103,39 +90,15 @@ def _photograph(spec: ModelSpec, photograph: Photograph, answers: Mapping[str, M
 def _strips(spec: ModelSpec, sample: Sample, answers: Mapping[str, Maps]) -> list[Strip]:
     shown = Picture(sample.image, "input")
     ranged = sample.truth if "depth" in sample.truth else next(iter(answers.values()), {})
-    span = _range(ranged.get("depth"))
+    span = depth_range(ranged.get("depth"))
     strips: list[Strip] = []
     for name, maps in answers.items():
         under = metrics(spec, [maps], [sample]) if set(sample.truth) & set(maps) else {}
-        pictures = [_map(maps[task.name], task, span, under.get(task.name)) for task in spec.tasks]
+        pictures = [map_picture(maps[task.name], task, span, under.get(task.name)) for task in spec.tasks]
         strips.append(Strip(_ENGINES[name], [None if strips else shown, *pictures]))
     truth = [
-        _map(sample.truth[task.name], task, span, None) if task.name in sample.truth else None for task in spec.tasks
+        map_picture(sample.truth[task.name], task, span) if task.name in sample.truth else None for task in spec.tasks
     ]
     if any(truth):
         strips.append(Strip("ground truth", [None if strips else shown, *truth]))
     return strips
-
-
-def _map(decoded: Any, task: TaskSpec, span: tuple[float, float], found: Mapping[str, float] | None) -> Picture:
-    flat = task.kind in ("semseg", "human_parts")
-    caption = _title(task)
-    if task.kind == "depth":
-        unit = "m" if task.unit == "metre" else str(task.unit).replace("_", " ")
-        caption += f", {span[0]:.1f} to {span[1]:.1f} {unit}"
-    metric, text = _UNDER[task.kind]
-    if found and metric in found:
-        caption += f": {text.format(found[metric])}"
-    return Picture(colourise(decoded, task, span if task.kind == "depth" else None), caption, flat)
-
-
-def _title(task: TaskSpec) -> str:
-    return _TITLES.get(task.kind, task.kind)
-
-
-def _range(depth_HW: Any) -> tuple[float, float]:
-    """Return the 2nd and 98th percentile of the depths that there are."""
-    if depth_HW is None or not (depth_HW > 0).any():
-        return 0.0, 1.0
-    near, far = np.percentile(depth_HW[depth_HW > 0], (2, 98))
-    return float(near), float(far)
