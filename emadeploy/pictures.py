@@ -44,21 +44,27 @@ def list_pictures(folder: Path) -> list[Path]:
 
 def read_picture(path: Path) -> UInt8:
     """Return the picture in the file ``path``, upright, as uint8 (H, W, 3) RGB; raises DataError."""
-    cv2 = opencv()
+    opencv()
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    return decode_picture(data, str(path))
+
+
+def decode_picture(data: bytes, name: str) -> UInt8:
+    """Return the picture in ``data``, upright, as uint8 (H, W, 3) RGB; raises DataError, which calls it ``name``."""
+    cv2 = opencv()
     if not data:
-        raise DataError(f"{path} is empty")
+        raise DataError(f"{name} is empty")
     if _is_truncated_jpeg(data):
-        raise DataError(f"{path} is damaged: a jpg without its end")
+        raise DataError(f"{name} is damaged: a jpg without its end")
     try:
         pixels_BGR = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise DataError(f"{path} is not a picture that OpenCV can read: {error.err}") from None
+        raise DataError(f"{name} is not a picture that OpenCV can read: {error.err}") from None
     if pixels_BGR is None:
-        raise DataError(f"{path} is damaged, or not a picture that OpenCV can read")
+        raise DataError(f"{name} is damaged, or not a picture that OpenCV can read")
     pixels: UInt8 = cv2.cvtColor(pixels_BGR, cv2.COLOR_BGR2RGB)
     return pixels
 

@@ -1,4 +1,4 @@
-"""`emadeploy run`: an artifact on a picture, a folder of pictures or a video."""
+"""`emadeploy run`: an artifact on a picture, a folder of pictures, a video, a recorded robot or a camera."""
 
 from __future__ import annotations
 
@@ -20,9 +20,25 @@ def command(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A folder made by export.")],
     source: Annotated[
         str,
-        typer.Option(metavar="FILE|DIR|VIDEO|camera:0", help="A picture, a folder, a video, a camera, or rtsp://..."),
+        typer.Option(
+            metavar="FILE|DIR|VIDEO|camera:0|BAG[:topic]",
+            help="A picture, a folder, a video, a ROS bag or .mcap, a camera, or rtsp://...",
+        ),
     ],
-    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the maps of every frame here.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR|FILE.mcap", help="Write the maps of every frame here: files, or a ROS 2 recording."),
+    ] = None,
+    view: Annotated[
+        str | None,
+        typer.Option(
+            metavar="screen|FILE", help="Show them in rerun, or write FILE.rrd for it; FILE.mjpeg or .mp4: a film."
+        ),
+    ] = None,
+    intrinsics: Annotated[
+        str | None,
+        typer.Option(metavar="FX,FY,CX,CY[@WxH]|fov:DEG", help="The camera, for points [default: what the bag tells]."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(metavar="N", help="[default: the cores of this machine]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
 ) -> None:
@@ -30,18 +46,20 @@ def command(
     from emadeploy import load
     from emadeploy.cli.progress import progress
     from emadeploy.robotics.process import process
+    from emadeploy.robotics.sinks import open_sinks
     from emadeploy.robotics.sources import open_source
 
     frames = open_source(source)
     with load(artifact, threads=threads) as perception:
         if perception.manifest.untrained:
             _say(f"{artifact} is untrained: its timings count, its maps mean nothing")
+        sinks = open_sinks(perception.spec.tasks, save=save, view=view, intrinsics=intrinsics, say=_say)
         with progress("running") as report:
-            summary = process(perception, frames, save, on_frame=report, on_bad=_say)
+            summary = process(perception, frames, sinks, on_frame=report, on_bad=_say)
         _print(summary, perception.manifest, source, save, as_json=as_json)
     if summary.bad:
-        total = summary.frames + len(summary.bad)
-        raise DataError(f"{len(summary.bad)} of {total} frames of {source} could not be used; they are named above")
+        total = summary.frames + summary.lost
+        raise DataError(f"{summary.lost} of {total} frames of {source} could not be used; they are named above")
 
 
 def _say(message: str) -> None:

@@ -11,7 +11,7 @@ Each file appears complete or not at all; the npz comes last, so that a frame th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,6 +23,21 @@ from emadeploy.contract.errors import BackendMissing, DataError
 from emadeploy.contract.outputs import TaskOutputs
 from emadeploy.contract.preprocess import Float32
 from emadeploy.contract.spec import TaskSpec
+from emadeploy.robotics.frame import Frame
+
+
+class FolderSaver:
+    """Writes the maps of frame after frame into a ``folder``; see :func:`save_outputs`."""
+
+    def __init__(self, folder: Path, tasks: Sequence[TaskSpec]) -> None:
+        self._folder, self._tasks = folder, tasks
+
+    def write(self, frame: Frame, outputs: TaskOutputs) -> None:
+        """Write the maps of one frame."""
+        save_outputs(self._folder, frame.name, outputs, self._tasks)
+
+    def close(self, *, whole: bool) -> None:
+        """Nothing is left to do: every file is complete."""
 
 
 def save_outputs(folder: Path, name: str, outputs: TaskOutputs, tasks: Iterable[TaskSpec]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Frames from a picture, a folder of pictures, a video or a camera, one after the other.
+"""Frames from a picture, a folder of pictures, a video, a recorded robot or a camera, one after the other.
 
 >>> for result in perception.stream("camera:0"):            # doctest: +SKIP
 ...     steer(result.depth, result.stamp)
@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.errors import DataError
 from emadeploy.pictures import SUFFIXES, list_pictures, opencv, read_picture
+from emadeploy.robotics.bag import SUFFIXES as SUFFIXES_OF_BAGS
+from emadeploy.robotics.bag import Bag, split_bag
 from emadeploy.robotics.camera import open_camera
 from emadeploy.robotics.frame import Frame, OnBad, check_length, report
 
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg")
-_BAGS = (".bag", ".mcap", ".db3")
 
 
 class Source(Protocol):
@@ -47,21 +48,19 @@ def open_source(text: str | os.PathLike[str]) -> Source:
     """Return the source that ``text`` names.
 
     FILE, DIR                     a picture or a video; a folder of pictures
+    BAG, BAG:/topic               a ROS 1 bag, a ROS 2 bag (its folder) or an MCAP file: the images of one topic
     camera:0, camera:/dev/video2  a camera, through V4L2
     rtsp://..., http://...        a network camera, or a video on a server
     gst:PIPELINE                  whatever GStreamer captures, with an appsink at its end: a Jetson's CSI camera
 
-    Raises DataError where it is missing or holds no frame, SpecError for sorts that this version cannot read,
-    BackendMissing where OpenCV is not installed.
+    Raises DataError where it is missing or holds no frame, SpecError for a camera's name that makes no sense,
+    BackendMissing where OpenCV, or for bags rosbags, is not installed.
     """
     if re.match(r"camera:|gst:|rtsp://|https?://", str(text)):
         return open_camera(str(text))
+    if bag := split_bag(str(text)):
+        return Bag(*bag)
     path = Path(text)
-    if _is_bag(str(text)):
-        raise SpecError(
-            f"source {str(text)!r}: bags come with a later version of emadeploy; this one reads a picture, a folder of "
-            "pictures, a video or a camera"
-        )
     if path.is_dir():
         return Pictures(list_pictures(path))
     if not path.exists():
@@ -71,8 +70,8 @@ def open_source(text: str | os.PathLike[str]) -> Source:
     if path.suffix.lower() in VIDEOS:
         return Video(path)
     raise DataError(
-        f"source {path} is neither a picture ({' '.join(SUFFIXES)}), a video ({' '.join(VIDEOS)}) nor a folder; "
-        "cameras are called camera:0, rtsp://..., gst:PIPELINE"
+        f"source {path} is neither a picture ({' '.join(SUFFIXES)}), a video ({' '.join(VIDEOS)}), a "
+        f"bag ({' '.join(SUFFIXES_OF_BAGS)}) nor a folder; cameras are called camera:0, rtsp://..., gst:PIPELINE"
     )
 
 
@@ -143,13 +142,3 @@ class Video:
         finally:
             capture.release()
         check_length(str(self._path), count, self._count, on_bad)
-
-
-def _is_bag(text: str) -> bool:
-    """Whether ``text`` is BAG or BAG:/topic, a bag being a file or a folder of them."""
-    file, _, topic = text.partition(":")
-    if topic and not topic.startswith("/"):
-        return False
-    path = Path(file)
-    suffixes = [path.suffix, *(p.suffix for p in path.iterdir())] if path.is_dir() else [path.suffix]
-    return any(suffix.lower() in _BAGS for suffix in suffixes)

@@ -73,7 +73,15 @@ def test_a_bad_picture_is_named_the_rest_done_and_the_status_1(
     [
         (["nowhere", "--source", "PICTURES"], "ArtifactError: nowhere does not exist"),
         (["ARTIFACT", "--source", "nowhere.png"], "DataError: source nowhere.png does not exist"),
-        (["ARTIFACT", "--source", "a.mcap"], "SpecError: source 'a.mcap': bags come with a later version"),
+        (["ARTIFACT", "--source", "a.mcap:/x"], "DataError: source a.mcap does not exist"),
+        (
+            ["ARTIFACT", "--source", "PICTURES", "--view", "a.gif"],
+            "SpecError: --view 'a.gif' is unknown; known: screen",
+        ),
+        (
+            ["ARTIFACT", "--source", "PICTURES", "--save", "a.mcap", "--intrinsics", "9"],
+            "SpecError: --intrinsics '9': ",
+        ),
         (["ARTIFACT", "--source", "camera:/x"], "DataError: camera:/x cannot be opened: there"),
         (["ARTIFACT", "--source", "PICTURES", "--threads", "0"], "SpecError: threads 0 is not positive"),
     ],

@@ -9,6 +9,7 @@ import pytest
 from emadeploy import load
 from emadeploy.contract.errors import FrameError
 from emadeploy.robotics.process import process
+from emadeploy.robotics.sinks import open_sinks
 from emadeploy.robotics.sources import open_source
 
 cv2 = pytest.importorskip("cv2")
@@ -29,7 +30,7 @@ def test_the_maps_of_a_folder_are_those_of_its_pictures(make_artifact: Callable[
         summary = process(
             perception,
             source,
-            tmp_path / "out",
+            open_sinks(perception.spec.tasks, save=tmp_path / "out"),
             on_frame=lambda done, total: seen.append((done, total)),
             on_bad=told.append,
         )
@@ -39,7 +40,7 @@ def test_the_maps_of_a_folder_are_those_of_its_pictures(make_artifact: Callable[
                     np.testing.assert_array_equal(archive[name], array)
                 assert archive["stamp"] == frame.stamp
     assert summary.frames == 2
-    assert summary.bad == told
+    assert (summary.bad, summary.lost) == (told, 1)
     assert "1.png is empty" in told[0]
     assert seen == [(1, 3), (3, 3)]
     assert list(summary.median_ms) == ["preprocess", "inference", "decode", "total"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emadeploy.contract.errors import BackendMissing, DataError, SpecError
+from emadeploy.contract.errors import BackendMissing, DataError
 from emadeploy.robotics.sources import Frame, Source, open_source
 
 cv2 = pytest.importorskip("cv2")
@@ -148,15 +148,15 @@ def test_what_holds_no_frame_is_refused(tmp_path: Path) -> None:
         open_source(tmp_path / "notes.txt")
 
 
-@pytest.mark.parametrize("text", ["drive.mcap", "drive.bag:/camera/image", "a.db3"])
-def test_sources_of_later_versions_say_so(text: str) -> None:
-    with pytest.raises(SpecError, match="bags come with a later version of emadeploy; this one reads a picture"):
+@pytest.mark.parametrize("text", ["drive.mcap", "drive.bag:/camera/image", "a.db3", "nowhere.mcap:/x"])
+def test_bags_that_are_not_there(text: str) -> None:
+    with pytest.raises(DataError, match=r"source (drive|a|nowhere)\.\w+ does not exist"):
         open_source(text)
 
 
-def test_a_folder_that_is_a_bag_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_a_bag_is_opened_as_one(tmp_path: Path) -> None:
     (tmp_path / "drive_0.db3").write_bytes(b"")
-    with pytest.raises(SpecError, match="later version"):
+    with pytest.raises(DataError, match=r"cannot be opened as a bag: .*; if its recording was cut off"):
         open_source(tmp_path)
 
 
