@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emadeploy.bench.stats import QUERIES
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.plain import to_plain
 
@@ -44,6 +45,25 @@ class BenchOrder:
         unknown = [mode for mode in self.torch if mode not in TORCH_MODES]
         if unknown:
             raise SpecError(f"--torch {unknown[0]!r} is unknown; known: {', '.join(TORCH_MODES)}")
+        if self.percentile is not None and self.percentile not in QUERIES:
+            raise SpecError(f"--percentile {self.percentile} is unknown; known: {', '.join(map(str, QUERIES))}")
+
+    def check_estimate(self) -> None:
+        """Raise SpecError where something is asked for that only a measurement tells: ``device`` is not here."""
+        asked = {
+            "--data": self.data is not None,
+            "--against": self.against is not None,
+            "--published": self.published,
+            "--torch": bool(self.torch),
+            "--single-task": self.single_task,
+            "--layers": self.layers,
+        }
+        flags = [flag for flag, given in asked.items() if given]
+        if flags:
+            raise SpecError(
+                f"--device {self.device} is not this machine: nothing is measured, and {', '.join(flags)} cannot be "
+                "had: leave that out, or measure on it with --host"
+            )
 
     def to_dict(self) -> Mapping[str, Any]:
         """Return plain data for the settings of a report."""

@@ -9,6 +9,9 @@ import typer
 from emadeploy.bench.report import write_report
 from emadeploy.bench.rows import Report
 from emadeploy.cli.bench_parts.order import BenchOrder
+from emadeploy.cli.progress import progress
+from emadeploy.contract.errors import SpecError
+from emadeploy.runtime.machine import describe_machine
 
 
 def run(
@@ -23,18 +26,51 @@ def run(
     if compare is not None:
         from emadeploy.cli.bench_parts.compare import compare_files
 
+        _alone("--compare", order, host, html_file)
         compare_files(*compare, json_file)
         return
-    from emadeploy.cli.bench_parts.measuring import measure_here
-
-    _show(measure_here(order), json_file, html_file)
-
-
-def _show(report: Report, json_file: Path | None, html_file: Path | None) -> None:
-    from emadeploy.cli.bench_parts.table import print_report
-
+    report = _report(order, host)
     if json_file is not None:
         write_report(json_file, report)
-    print_report(report)
+    if html_file is not None:
+        from emadeploy.cli.bench_parts.html import write_html
+
+        with progress("drawing the page") as bar:
+            write_html(html_file, report, order.data, bar)
+    _show(report)
+    for path in (json_file, html_file):
+        if path is not None:
+            print(f"written: {path}")
     if report.failed:
         raise typer.Exit(1)
+
+
+def _report(order: BenchOrder, host: str | None) -> Report:
+    """Return what is measured here or on ``host``, or estimated for a device that is not here."""
+    if host is not None:
+        from emadeploy.cli.bench_parts.remote import measure_there
+
+        return measure_there(host, order)
+    from emadeploy.cli.bench_parts.estimates import estimate_rows, is_estimate
+
+    if is_estimate(order.device):
+        order.check_estimate()
+        return Report(describe_machine(), order.to_dict(), estimate_rows(order.device, order.artifacts))
+    from emadeploy.cli.bench_parts.measuring import measure_here
+
+    return measure_here(order)
+
+
+def _show(report: Report) -> None:
+    from emadeploy.cli.bench_parts.estimates import print_estimates
+    from emadeploy.cli.bench_parts.table import print_report
+
+    if report.rows and all(row.estimate for row in report.rows):
+        print_estimates(report.rows)
+    else:
+        print_report(report)
+
+
+def _alone(flag: str, order: BenchOrder, host: str | None, html_file: Path | None) -> None:
+    if order != BenchOrder() or host is not None or html_file is not None:
+        raise SpecError(f"{flag} measures nothing: of the other options it goes with --json alone")
