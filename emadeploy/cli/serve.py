@@ -32,9 +32,9 @@ def command(
         from emadeploy.serve.server import Server, bind
 
     token, limits = read_token(token_file), Limits(max_body << 20, timeout)
-    if host not in _LOCAL and token is None:
-        _say(f"{host} is reachable by others, and no token is set (--token-file)")
     with bind(host, port) as bound:
+        if host not in _LOCAL and token is None:
+            _say(f"{host} is reachable by others, and no token is set (--token-file)")
         models = open_models(artifacts, queue)
         try:
             address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"

@@ -49,8 +49,8 @@ class Service:
 
     async def page(self, _: Request) -> Response:
         text = (Path(__file__).parent / "page.html").read_text("utf-8")
-        names = [name for name, model in self._models.items() if not model.raw]
-        return HTMLResponse(text.replace("MODELS", json.dumps(names)))
+        maps = {name: [o.name for o in model.outputs] for name, model in self._models.items() if not model.raw}
+        return HTMLResponse(text.replace("/* models and their maps */ {}", json.dumps(maps)))
 
     async def server(self, _: Request) -> Response:
         extensions = ["binary_tensor_data", "statistics", "model_configuration", "model_repository"]
