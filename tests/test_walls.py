@@ -19,7 +19,7 @@ PACKAGE = Path(emadeploy.__file__).parent
 
 FLOORS = {
     **dict.fromkeys(["contract"], 1),
-    **dict.fromkeys(["nets", "data", "build", "evaluate", "runtime", "zoo", "pictures"], 2),
+    **dict.fromkeys(["nets", "data", "build", "work", "evaluate", "runtime", "zoo", "pictures"], 2),
     **dict.fromkeys(["train", "calibrate", "export", "bench", "serve", "robotics"], 3),
     **dict.fromkeys(["cli"], 4),
 }
@@ -109,7 +109,7 @@ def _problem(own: str, name: str, target: str) -> str | None:
             return f"contract imports {root}; it has numpy alone"
         if own == "runtime" and not light and name not in (f"emadeploy.runtime.{part}.{root}" for part in _FOREIGN):
             return f"runtime imports {root}; only the backend of that name may"
-        refused = HEAVY if own in LIGHT_PARTS else WITHOUT_TORCH if own == "calibrate" else ()
+        refused = HEAVY if own in LIGHT_PARTS else WITHOUT_TORCH if own in ("calibrate", "work") else ()
         return f"{own} imports {root}" if root in refused else None
     part = part_of(target)
     if own == part or not own:
@@ -166,6 +166,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         ("serve/planted.py", "from emadeploy.evaluate import metrics"),
         ("calibrate/table.py", "def late():\n    import torch"),
         ("calibrate/planted.py", "from emadeploy.export import stage"),
+        ("work/planted.py", "import torch"),
+        ("bench/planted.py", "from emadeploy.work import artifact"),
         ("robotics/planted.py", "from emadeploy import zoo"),
         ("robotics/planted.py", "from ..bench import planted"),
         ("attic/planted.py", "import os"),
