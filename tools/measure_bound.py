@@ -22,8 +22,8 @@ import numpy as np
 import openvino as ov
 from openvino import opset13
 
-from emadeploy.build.graph import branch_of
 from emadeploy.calibrate.fakes import compute_nodes
+from emadeploy.contract.branches import branch_of
 from emadeploy.contract.errors import ArtifactError, EmadeployError, one_line
 from emadeploy.contract.manifest import Manifest
 from emadeploy.evaluate.records import write_record

@@ -84,7 +84,8 @@ class Comparison:
 
 def compare_reports(old: Report, new: Report) -> Comparison:
     """Return what changed from ``old`` to ``new``; rows belong together by their name."""
-    machine = _differences(old.machine, new.machine, _MACHINE)
+    machines = [_flat(report.machine) for report in (old, new)]
+    machine = _differences(machines[0], machines[1], tuple(sorted({*machines[0], *machines[1]})))
     after = {row.name: row for row in new.rows}
     rows = [_compared(row, after.get(row.name), machine) for row in old.rows]
     known = {row.name for row in old.rows}
@@ -123,6 +124,15 @@ def _unlike(old: Row, new: Row) -> str:
     facts = [{"target": row.target, "threads": row.threads, "estimate": row.estimate} for row in (old, new)]
     parts = (_differences(facts[0], facts[1], tuple(facts[0])), unlike(old.mode, new.mode))
     return "; ".join(filter(None, parts))
+
+
+def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that say which machine it is; those of a Jetson one by one."""
+    flat: dict[str, Any] = {}
+    for key in _MACHINE:
+        value = machine.get(key)
+        flat |= {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, Mapping) else {key: value}
+    return flat
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: tuple[str, ...]) -> str:

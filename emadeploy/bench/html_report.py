@@ -81,8 +81,13 @@ def _table(report: Report) -> Facts:
 
 
 def _machine(machine: Mapping[str, Any]) -> list[tuple[str, str]]:
-    told = [(called, machine[key]) for key, called in _MACHINE.items() if machine.get(key)]
-    return [(called, " ".join(map(str, value)) if isinstance(value, list) else str(value)) for called, value in told]
+    return [(called, _said(machine[key])) for key, called in _MACHINE.items() if machine.get(key)]
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_said(one)}" for key, one in value.items() if one not in (None, "", [], {}))
+    return " ".join(map(_said, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _accuracy(rows: Sequence[Row]) -> Section | None:

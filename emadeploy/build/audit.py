@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from emadeploy.build.graph import OTHER, OnnxGraph, branch_of
+from emadeploy.build.graph import OnnxGraph
+from emadeploy.contract.branches import OTHER
 from emadeploy.contract.errors import BuildError
 from emadeploy.contract.preprocess import preprocess
 
@@ -46,17 +47,6 @@ def made_input(graph: OnnxGraph, seed: int) -> np.ndarray[Any, Any]:
     noise_HW3 = np.random.default_rng(seed).integers(0, 50, (H, W, 3))
     frame_HW3 = (gradient_HW1 + noise_HW3).astype(np.uint8)
     return frame_HW3 if graph.frame_size is not None else preprocess(frame_HW3, graph.model.input)
-
-
-def layer_branch(nodes: Sequence[str], *, compute: bool, outputs: Mapping[str, str] | None = None) -> str:
-    """Return the branch of a layer that computes ``nodes``, in their order; 'other' where none has a known name.
-
-    A convolution has its own node first and what was fused behind it after that; any other layer is part of the branch
-    that it ends in. ``outputs`` names the branch of nodes that bear the name of an output instead of their own.
-    """
-    branches = [(outputs or {}).get(node) or branch_of(node) for node in nodes]
-    known = [branch for branch in branches if branch != OTHER]
-    return known[0 if compute else -1] if known else OTHER
 
 
 def audit(layers: Iterable[Layer], *, engine: str, machine: str | None, branches: Sequence[str] = ()) -> dict[str, Any]:

@@ -5,13 +5,12 @@
     FOLDER/model.json        this record
 
 Nodes, and initialisers with them, are named by the path of their layer in the network: ``heads.depth.0.conv1/Conv``.
-`branch_of` tells from a name which branch of the network a node belongs to.
+`emadeploy.contract.branches` tells from a name which branch of the network a node belongs to.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,28 +26,6 @@ GRAPH_NAME = "model.onnx"
 IR_NAME = "model.xml"
 IR_WEIGHTS_NAME = "model.bin"
 RECORD_NAME = "model.json"
-
-# First match wins. `{}` stands for the task, the last group of the pattern.
-_BRANCHES = (
-    (r"frame", "frame"),
-    (r"backbone", "backbone"),
-    (r"backbones\.(\w+)", "backbone.{}"),
-    (r"initial_task_prediction_heads\.layers\.(\w+)", "initial.{}"),
-    (r"scale_\d\.refinement\.(\w+)", "initial.{}"),
-    (r"fpm_scale_\d|scale_fusion", "propagation"),
-    (r"affinity_learning_module|ctal", "ctal"),
-    (r"heads\.(\w+)", "heads.{}"),
-    (r"(?:outputs|decode)\.(\w+)", "heads.{}"),
-)
-OTHER = "other"
-
-
-def branch_of(node: str) -> str:
-    """Return the branch of the network that a node of this name belongs to, such as 'ctal' or 'heads.depth'."""
-    for pattern, branch in _BRANCHES:
-        if match := re.match(rf"(?:{pattern})(?![^./])", node):
-            return branch.format(*match.groups())
-    return OTHER
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections import defaultdict
@@ -14,22 +13,19 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_branch, made_input, obtained
+from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, made_input, obtained
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
+from emadeploy.contract.branches import layer_branch
 from emadeploy.contract.errors import BuildError, first_line
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.spec import TensorSpec
 from emadeploy.runtime.backends.onnxruntime import session_options
 from emadeploy.runtime.machine import cpu_model, usable_cores
+from emadeploy.runtime.profiles.onnxruntime import is_compute, kernel_precision, kernel_runs, node_name
 
 ENGINE_FILE = "model.onnx"
 _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
-#: Kernels that do the arithmetic, in float and in int8, alone and with what was fused into them.
-_COMPUTE = re.compile(r"(Fused|QLinear|Quantized|Dynamic\w*)?(Conv|ConvTranspose|MatMul|Gemm|QGemm)(Integer\w*)?")
-_PRECISIONS = {"float": "fp32", "float16": "fp16", "uint8": "int8", "int8": "int8"}
-#: What ONNX Runtime appends to the name of a node, or to that of the tensor it answers, when it makes another of it.
-_APPENDED = re.compile(r"(_nchwc|_token_\d+|/\w+Fusion\w*/?)*$")
 
 
 def build(graph: OnnxGraph, output: Path, target: str) -> Manifest:
@@ -96,19 +92,12 @@ def layers_of_profile(events: Iterable[Mapping[str, Any]], nodes: Iterable[onnx.
 
     ``nodes`` are those of the graph that ran.
     """
-    runs: dict[str, list[Mapping[str, Any]]] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            runs.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event)
+    runs = kernel_runs(events)
     by_tensor = {tensor: node for node in nodes for tensor in node.output}
-    named = {kernel: _APPENDED.sub("", kernel) for kernel in runs}
+    named = {kernel: node_name(kernel) for kernel in runs}
     layers = []
     for kernel, times in runs.items():
-        facts = times[0]["args"]
-        compute = _is_compute(facts["op_name"])
-        # A product of int8 may answer float; all else is what it answers.
-        types = facts["input_type_shape" if compute else "output_type_shape"]
-        type_ = next(iter(types[0]), "none") if types else "none"
+        compute = is_compute(times[0]["args"]["op_name"])
         mean = sum(event["dur"] for event in times[1:]) / max(1, len(times) - 1)
         name = named[kernel]
         computed = (name,)
@@ -117,7 +106,7 @@ def layers_of_profile(events: Iterable[Mapping[str, Any]], nodes: Iterable[onnx.
             if compute:
                 computed = _fused(by_tensor[name], by_tensor, {*named.values()})
         branch = layer_branch(computed, compute=compute)
-        layers.append(Layer(computed, branch, _PRECISIONS.get(type_, type_), mean, compute))
+        layers.append(Layer(computed, branch, kernel_precision(times[0], compute=compute), mean, compute))
     return layers
 
 
@@ -128,17 +117,13 @@ def _fused(last: onnx.NodeProto, by_tensor: Mapping[str, onnx.NodeProto], kernel
     its own name.
     """
     path = [last]
-    while not _is_compute(path[-1].op_type):
+    while not is_compute(path[-1].op_type):
         before = [by_tensor[tensor] for tensor in path[-1].input if tensor in by_tensor]
         inside = [node for node in before if not kernels & {node.name, *node.output}]
         if not inside:
             break
-        path.append(min(inside, key=lambda node: not _is_compute(node.op_type)))
+        path.append(min(inside, key=lambda node: not is_compute(node.op_type)))
     return tuple(node.name for node in reversed(path))
-
-
-def _is_compute(kernel: str) -> bool:
-    return _COMPUTE.fullmatch(kernel) is not None
 
 
 def _signature(tensor: ort.NodeArg) -> tuple[str, tuple[int, ...], str]:

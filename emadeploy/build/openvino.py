@@ -9,7 +9,7 @@ from typing import Any
 
 import openvino as ov
 
-from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, layer_branch, made_input, obtained
+from emadeploy.build.audit import FRAMES, Layer, audit, check_obtained, made_input, obtained
 from emadeploy.build.folder import assembled
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.contract.errors import ArtifactError, BuildError
@@ -24,6 +24,7 @@ from emadeploy.runtime.backends.openvino import (
     signature,
 )
 from emadeploy.runtime.machine import cpu_model, usable_cores
+from emadeploy.runtime.profiles.openvino import graph_nodes, layer_branches
 from emadeploy.runtime.runtime import load
 
 ENGINE_FILE = "model.xml"
@@ -130,22 +131,12 @@ def _run_layers(graph: OnnxGraph, engine: Path, rest: str) -> list[Layer]:
 
 
 def _layers_of_graph(graph: OnnxGraph, compiled: Any, cold: list[float | None]) -> list[Layer]:
-    """Return the layers that ran, ``cold`` being their times in the first frame, which OpenVINO counts into its mean.
-
-    A layer that belongs to no node, such as a change of layout, is part of the branch from which its input comes.
-    """
+    """Return the layers that ran; ``cold`` are their times in the first frame, which OpenVINO counts into its mean."""
     outputs = {spec.name: f"heads.{spec.name}" for spec in graph.outputs if f"heads.{spec.name}" in graph.branches}
     ran = layers(compiled)
-    branches: list[str] = []
     found = []
-    for layer, first in zip(ran, cold, strict=True):
-        compute = layer.kind in COMPUTE
-        nodes = tuple(name.removesuffix("/WithoutBiases") for name in layer.nodes)
-        branch = layer_branch(nodes, compute=compute, outputs=outputs)
-        if branch == "other" and layer.feeds is not None:
-            branch = branches[layer.feeds]
-        branches.append(branch)
+    for layer, branch, first in zip(ran, layer_branches(ran, outputs), cold, strict=True):
         if layer.microseconds is not None and first is not None:
             warm = max(0.0, (layer.microseconds * (1 + FRAMES) - first) / FRAMES)
-            found.append(Layer(nodes, branch, layer.precision, warm, compute))
+            found.append(Layer(graph_nodes(layer), branch, layer.precision, warm, layer.kind in COMPUTE))
     return found

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from emadeploy.build.audit import Layer, audit, check_obtained, layer_branch, obtained
+from emadeploy.build.audit import Layer, audit, check_obtained, obtained
+from emadeploy.contract.branches import layer_branch
 from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.runtime.trt.compiling import Options, artifact_manifest, compiled, engine_key, is_compiled

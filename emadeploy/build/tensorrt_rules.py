@@ -12,8 +12,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from emadeploy.build import tensorrt_types as typed
-from emadeploy.build.graph import branch_of
 from emadeploy.build.tensorrt_graph import DEQUANTISE, QUANTISE, TYPES, Broken, Graph
+from emadeploy.contract.branches import branch_of
 from emadeploy.contract.errors import BuildError
 
 

@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from emadeploy.build.graph import OTHER, branch_of
+from emadeploy.contract.branches import OTHER, branch_of
 from emadeploy.contract.plain import require
 from emadeploy.evaluate.metrics import TaskMetrics
 

@@ -12,7 +12,8 @@ import onnx
 import torch
 
 from emadeploy import __version__
-from emadeploy.build.graph import OnnxGraph, branch_of
+from emadeploy.build.graph import OnnxGraph
+from emadeploy.contract.branches import branch_of
 from emadeploy.contract.errors import ExportError, SpecError
 from emadeploy.contract.preprocess import Float32
 from emadeploy.contract.spec import CTAL_FORMS, ModelSpec, TensorSpec

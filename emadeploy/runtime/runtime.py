@@ -55,6 +55,20 @@ def load(
     return runtime
 
 
+def prepare(manifest: Manifest, frame: UInt8, order: str = "rgb") -> Mapping[str, Array]:
+    """Return the inputs of the graph of ``manifest`` for a frame, uint8 (H, W, 3); raises FrameError as a call does."""
+    wanted = manifest.frame_size
+    if wanted is None:
+        return {"image": preprocess(frame, manifest.model.input, order)}
+    if check_frame(frame).shape[:2] != wanted:
+        height, width = frame.shape[:2]
+        raise FrameError(
+            f"frame is {height} x {width} (height x width); the artifact was exported for frames of {wanted[0]} x "
+            f"{wanted[1]}: resize it, or export with --frame-size {height}x{width}, or without one for any size"
+        )
+    return {"frame": np.ascontiguousarray(to_rgb(frame, order))}
+
+
 class Runtime:
     """A loaded artifact. Call it with a frame; use it in a ``with`` block, or :meth:`close` it.
 
@@ -178,16 +192,7 @@ class Runtime:
         self.close()
 
     def _inputs(self, frame: UInt8, order: str) -> Mapping[str, Array]:
-        wanted = self.manifest.frame_size
-        if wanted is None:
-            return {"image": preprocess(frame, self.spec.input, order)}
-        if check_frame(frame).shape[:2] != wanted:
-            height, width = frame.shape[:2]
-            raise FrameError(
-                f"frame is {height} x {width} (height x width); the artifact was exported for frames of {wanted[0]} x "
-                f"{wanted[1]}: resize it, or export with --frame-size {height}x{width}, or without one for any size"
-            )
-        return {"frame": np.ascontiguousarray(to_rgb(frame, order))}
+        return prepare(self.manifest, frame, order)
 
     def _infer(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         with self._lock:

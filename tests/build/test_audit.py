@@ -4,7 +4,8 @@ from collections import defaultdict
 
 import pytest
 
-from emadeploy.build.audit import Layer, audit, check_obtained, layer_branch, obtained
+from emadeploy.build.audit import Layer, audit, check_obtained, obtained
+from emadeploy.contract.branches import layer_branch
 from emadeploy.contract.errors import BuildError
 
 

@@ -7,7 +7,8 @@ import onnx
 import onnx.shape_inference
 import pytest
 
-from emadeploy.build.graph import OTHER, OnnxGraph, branch_of
+from emadeploy.build.graph import OnnxGraph
+from emadeploy.contract.branches import OTHER, branch_of
 from emadeploy.export.stage import Wanted
 from emadeploy.nets.network import Network
 

@@ -60,6 +60,11 @@ class OnnxRuntimeSession:
 def open_session(directory: Path, manifest: Manifest, *, threads: int, device: str | None) -> OnnxRuntimeSession:
     """Load the graph of an artifact; see :class:`emadeploy.runtime.session.OpenSession`."""
     device = device or "cpu"
+    return OnnxRuntimeSession(create(directory, manifest, session_options(threads), device), device, threads)
+
+
+def create(directory: Path, manifest: Manifest, options: ort.SessionOptions, device: str) -> ort.InferenceSession:
+    """Return ONNX Runtime's own session of an artifact, checked; raises as :func:`open_session` does."""
     provider = _PROVIDERS.get(device)
     present = ort.get_available_providers()
     if provider is None or provider not in present:
@@ -70,7 +75,6 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     check_types(manifest)
     path = directory / manifest.engine_file
     try:
-        options = session_options(threads)
         if TARGETS[manifest.target][1] != "int8":
             # A graph with Q/DQ for another engine is rounded as it says, and multiplied in float, as was asked for.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -81,7 +85,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     if session.get_providers()[0] != provider:
         raise DeviceError(f"{path}: asked for {provider}, onnxruntime took {session.get_providers()[0]}")
     check_signature(str(path), manifest, map(_signature, session.get_inputs()), map(_signature, session.get_outputs()))
-    return OnnxRuntimeSession(session, device, threads)
+    return session
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -32,12 +32,13 @@ _PRECISIONS = {"f32": "fp32", "f16": "fp16", "u8": "int8", "i8": "int8", "i32": 
 
 @dataclass(frozen=True)
 class Ran:
-    """A layer of a compiled network: its kind, the precision that it runs in, the nodes of the graph that are in it.
+    """A layer of a compiled network: its name in there, its kind, the precision that it runs in, the nodes in it.
 
     ``microseconds`` is its mean time per run; ``None`` where it does not run (constants, views) or nothing measured.
     ``feeds``: the position in the list of the layer whose output it takes first; ``None`` where it takes none.
     """
 
+    name: str
     kind: str
     precision: str
     nodes: tuple[str, ...]
@@ -196,6 +197,7 @@ def layers(compiled: Any) -> list[Ran]:
         positions[operation.get_friendly_name()] = len(found)
         found.append(
             Ran(
+                name=operation.get_friendly_name(),
                 kind=facts["layerType"],
                 precision=_PRECISIONS.get(precision, precision),
                 nodes=tuple(name for name in facts["originalLayersNames"].split(",") if name),
