@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from emadeploy.robotics.frame import Frame, Lost, OnBad, report
 from emadeploy.robotics.ros.camera import read_camera_info
 from emadeploy.robotics.ros.images import read_image
 from emadeploy.robotics.ros.types import RosbagsTypes, read_header, rosbags_needed
-from emadeploy.robotics.salvage import read_past_damage
+from emadeploy.robotics.salvage import OnDamage, read_past_damage
 
 SUFFIXES = (".bag", ".mcap", ".db3")
 _IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -69,19 +69,11 @@ class Bag:
         """
         damage: list[tuple[int, Exception]] = []
         seen, index = 0, 0
-        camera: CameraInfo | None = None
         with self._open() as reader:
-            chosen = [c for c in reader.connections if c.topic in (self.topic, self._camera_topic)]
-            begin, end = reader.start_time, reader.end_time
-
-            def read_from(start: int | None) -> Iterator[tuple[int, tuple[Any, bytes]]]:
-                _forget_chunk(reader)
-                for connection, time, data in reader.messages(chosen, start=start):
-                    yield time, (connection, data)
-
-            if self._camera_topic is not None:
-                camera = self._first_camera(reader)
-            found = read_past_damage(read_from, begin, end, lambda time, error: damage.append((time, error)))
+            begin = reader.start_time
+            camera = self._first_camera(reader)
+            topics = (self.topic, self._camera_topic)
+            found = _messages(reader, topics, lambda time, error: damage.append((time, error)))
             for time, (connection, data) in found:
                 is_image = connection.topic == self.topic
                 seen += is_image
@@ -117,12 +109,11 @@ class Bag:
 
     def _first_camera(self, reader: Any) -> CameraInfo | None:
         """Return the first CameraInfo, which may have been recorded just after the first image."""
-        chosen = [c for c in reader.connections if c.topic == self._camera_topic]
-        try:
-            for connection, _, data in reader.messages(chosen):
+        if self._camera_topic is None:
+            return None
+        for _, (connection, data) in _messages(reader, (self._camera_topic,), lambda time, error: None):
+            with suppress(Exception):  # damaged: the next one
                 return self._camera(reader.deserialize(data, connection.msgtype))
-        except Exception:
-            return None  # damaged here: the next that can be read is taken
         return None
 
     def _camera(self, message: Any) -> CameraInfo:
@@ -186,11 +177,19 @@ def _camera_topic(reader: Any, topic: str) -> str | None:
     return beside if any(c.topic == beside and c.msgtype == _CAMERA_INFO for c in reader.connections) else None
 
 
-def _forget_chunk(reader: Any) -> None:
-    """Have the reader of a ROS 1 bag unpack anew: a chunk that it could not unpack has closed the one before."""
-    for part in reader.readers:
-        if hasattr(part, "current_chunk"):
-            part.current_chunk = (-1, io.BytesIO())
+def _messages(reader: Any, topics: tuple[str | None, ...], on_damage: OnDamage) -> Iterator[tuple[int, Any]]:
+    """Yield (nanoseconds, (connection, data)) of the topics as far as they can be read."""
+    chosen = [c for c in reader.connections if c.topic in topics]
+
+    def read_from(start: int | None) -> Iterator[tuple[int, Any]]:
+        for part in reader.readers:
+            if hasattr(part, "current_chunk"):
+                # A ROS 1 chunk that could not be unpacked has closed the one before: unpack anew.
+                part.current_chunk = (-1, io.BytesIO())
+        for connection, time, data in reader.messages(chosen, start=start):
+            yield time, (connection, data)
+
+    return read_past_damage(read_from, reader.start_time, reader.end_time, on_damage)
 
 
 def _seconds(nanoseconds: int) -> str:

@@ -1,4 +1,4 @@
-"""A watch over the answers of a stream: a warning when they fit together worse than on calibration frames."""
+"""A watch over the answers of a stream: a warning when they fit together worse than on known frames."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ class Watch:
         if warning and not self.warning:
             log.warning("health: %s", warning)
         elif self.warning and not warning:
-            log.info("health: back in the range of the calibration frames")
+            log.info("health: back in the range of the known frames")
         self.warning = warning

@@ -43,14 +43,15 @@ class Lens:
         return None if intrinsics is None else CameraInfo.of(intrinsics)
 
     def _find(self, camera: CameraInfo | None, size: tuple[int, int]) -> Intrinsics | None:
-        if self._given is not None:
-            return self._given(size)
-        if camera is None:
+        if camera is None and self._given is None:
             self._once("no points: no intrinsics are recorded; give them with --intrinsics")
             return None
-        if camera.distorted:
-            self._once("the images are not rectified: points near their borders are off by the lens's distortion")
         try:
+            if self._given is not None:
+                return self._given(size)
+            assert camera is not None
+            if camera.distorted:
+                self._once("the images are not rectified: points near their borders are off by the lens's distortion")
             return camera.intrinsics(size)
         except DataError as error:
             self._once(f"no points: {error}; give the intrinsics with --intrinsics")

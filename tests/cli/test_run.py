@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import bags
 import numpy as np
 import pytest
 
@@ -108,3 +109,33 @@ def test_what_cannot_be_run_is_one_line_and_status_1(
 
 def test_no_source_is_a_usage_error(run: Run, make_artifact: Callable[..., Path]) -> None:
     assert run(make_artifact()).returncode == 2
+
+
+def test_a_bag_becomes_a_recording_and_its_damage_status_1(
+    run: Run, make_artifact: Callable[..., Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("rosbags")
+    mcap = pytest.importorskip("mcap.reader")
+    path = bags.write_mcap(tmp_path / "drive.mcap", bags.Drive(count=12), chunk=20_000)
+    artifact, out, film = make_artifact(), tmp_path / "out.mcap", tmp_path / "film.mjpeg"
+    done = run(artifact, "--source", f"{path}:{bags.TOPIC}", "--save", out, "--view", film)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"12 frames of {path}:{bags.TOPIC}" in done.stdout
+    with out.open("rb") as file:
+        assert mcap.make_reader(file).get_summary().statistics.message_count == 12 * 6
+    assert film.stat().st_size > 1000
+
+    refused = run(artifact, "--source", path, "--save", out)
+    assert refused.returncode == 1
+    assert refused.stderr.endswith(f"{out} exists already: remove it, or name another file\n")
+
+    bags.spoil_chunks(path, 1)
+    done = run(artifact, "--source", path, "--save", tmp_path / "rest.mcap", "--json")
+    record = json.loads(done.stdout)
+    lost = 12 - record["frames"]
+    assert lost > 0
+    assert done.returncode == 1
+    said, last = done.stderr.splitlines()
+    assert f"{lost} of its 12 images cannot be read" in said
+    assert last.endswith(f"{lost} of 12 frames of {path} could not be used; they are named above")
+    assert (tmp_path / "rest.mcap").exists()
