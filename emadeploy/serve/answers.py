@@ -16,7 +16,9 @@ class Answer(Response):
     So those that read slowly count as those that wait do: however many there are, their maps are bounded.
     """
 
-    def __init__(self, parts: Sequence[bytes], media_type: str, place: Place, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self, parts: Sequence[bytes | memoryview], media_type: str, place: Place, headers: Mapping[str, str]
+    ) -> None:
         length = str(sum(map(len, parts)))
         super().__init__(None, headers={**headers, "Content-Length": length}, media_type=media_type)
         self._parts, self._place = list(parts), place

@@ -41,7 +41,7 @@ def accepted(header: str) -> str | None:
     return None
 
 
-def compress(parts: Iterable[bytes], encoding: str) -> bytes:
+def compress(parts: Iterable[bytes | memoryview], encoding: str) -> bytes:
     """Return ``parts``, one after the other, in one stream of ``encoding``."""
     stream = zlib.compressobj(_LEVEL, wbits=_WINDOWS[encoding])
     return b"".join([*(stream.compress(part) for part in parts), stream.flush()])

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from emadeploy.serve.faults import Fault
 
 Array = npt.NDArray[Any]
+Bytes = bytes | memoryview
 HEADER = "Inference-Header-Content-Length"
 #: Name in the protocol -> little-endian numpy type. No artifact takes or answers another.
 TYPES = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
@@ -72,15 +73,16 @@ def check_answer(query: Query, outputs: tuple[Tensor, ...], limit: int) -> None:
         raise Fault(400, f"the answer's {numbers} numbers are too many for JSON; ask for 'binary_data' outputs")
 
 
-def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple[list[bytes], bool]:
-    """Return the body of an answer, JSON and then tensors, and whether there are binary ones."""
-    entries, blobs = [], []
+def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple[list[Bytes], bool]:
+    """Return the body of an answer, JSON and then the tensors themselves, and whether there are binary ones."""
+    entries: list[dict[str, Any]] = []
+    blobs: list[Bytes] = []
     for name, binary in query.wanted.items():
         array = arrays[name]
         datatype = NAMES[array.dtype.name]
         entry: dict[str, Any] = {"name": name, "datatype": datatype, "shape": list(array.shape)}
         if binary:
-            blobs.append(array.astype(TYPES[datatype], copy=False).tobytes())
+            blobs.append(np.ascontiguousarray(array, TYPES[datatype]).data.cast("B"))
             entry["parameters"] = {"binary_data_size": array.nbytes}
         else:
             entry["data"] = array.ravel().tolist()
