@@ -19,15 +19,16 @@ import numpy as np
 
 from emadeploy.bench.child import private_stdout
 from emadeploy.bench.rows import Row
-from emadeploy.contract.errors import EmadeployError, one_line
+from emadeploy.contract.errors import EmadeployError, SpecError, one_line
 from emadeploy.contract.manifest import TARGETS, Manifest
+from emadeploy.contract.plain import as_mapping
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.runtime.profile import RUNS, LayerTime, profile
 
 COMMAND = (sys.executable, "-m", "emadeploy.bench.layers")
 _NOTE = (
-    f"Median of {RUNS} runs, as the engine itself tells them. Measuring layers slows it down: the shares are from here, "
-    "the time of the whole is in the table."
+    f"Median of {RUNS} runs, as the engine itself tells them. Measuring layers slows it down: these are good for "
+    "shares; the time of the whole is in the table."
 )
 #: Seconds that a profile may take: far more than any engine needs that is alive.
 _PATIENCE = 600.0
@@ -88,15 +89,17 @@ def _profiled(row: Row, command: Sequence[str]) -> Row:
     argv = [*command, str(Path(str(row.artifact)).absolute()), str(row.threads or 0), device]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE, check=False)
-        answer = json.loads(done.stdout)
-        error = answer.get("error")
     except subprocess.TimeoutExpired:
-        error = f"no answer within {_PATIENCE:.0f} s"
-    except ValueError:
-        error = f"its process ended with status {done.returncode} and no answer"
-    if error is not None:
-        return replace(row, notes=(*row.notes, f"no times by layer: {error}"))
-    return replace(row, layers=answer)
+        return _without(row, f"no answer within {_PATIENCE:.0f} s")
+    try:
+        answer = as_mapping("the answer", json.loads(done.stdout))
+    except (ValueError, SpecError):
+        return _without(row, f"its process ended with status {done.returncode} and no answer")
+    return _without(row, answer["error"]) if "error" in answer else replace(row, layers=answer)
+
+
+def _without(row: Row, why: str) -> Row:
+    return replace(row, notes=(*row.notes, f"no times by layer: {why}"))
 
 
 def main() -> None:
