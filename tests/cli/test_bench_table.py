@@ -115,3 +115,21 @@ def test_long_names_are_broken_and_not_cut() -> None:
 
 def test_a_report_without_rows_is_an_empty_table() -> None:
     assert "engine" in printed(Report({}, {}, []), 80)
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_times_by_layer_follow_the_notes(width: int) -> None:
+    slow = {"name": "ctal.spread.product/MatMul", "kind": "Gemm", "branch": "ctal", "precision": "int8", "ms": 12.0}
+    layers = {
+        "total_ms": 16.0,
+        "runs": 9,
+        "note": "Told by itself.",
+        "branches": [{"branch": "backbone", "ms": 4.0, "layers": 1}, {"branch": "ctal", "ms": 12.0, "layers": 1}],
+        "layers": [slow, {**slow, "name": "backbone.0/Conv", "branch": "backbone", "ms": 4.0}] * 6,
+    }
+    text = printed(Report({}, {}, [replace(ROWS[0], layers=layers), ROWS[1]]), width)
+    assert text.count("Told by itself.") == 1
+    assert "…" not in text
+    assert re.search(r"backbone +1 +4 +25\.0%", text)
+    assert re.search(r"ctal +1 +12 +75\.0%", text)
+    assert text.count("(Gemm, int8)") == 8

@@ -17,6 +17,7 @@ from emadeploy.bench.conditions import conditions
 from emadeploy.bench.entrants import Entrant, broken, entrant
 from emadeploy.bench.jetson.facts import read_jetson
 from emadeploy.bench.jetson.watch import PowerWatch
+from emadeploy.bench.layers import with_layers
 from emadeploy.bench.race import Effort, race
 from emadeploy.bench.rows import Report, Row
 from emadeploy.cli.bench_parts.accuracy import Judge
@@ -62,6 +63,9 @@ def measure_here(order: BenchOrder) -> Report:
         rows = race(entrants, effort, against=order.against, meter=meter, progress=bar)
     if judge is not None:
         rows = [judge.judged(row, device) for row in rows]
+    if order.layers:
+        with progress("times by layer") as bar:
+            rows = with_layers(rows, progress=bar)
     if jetson is not None:
         rows = [replace(row, mode={**row.mode, "power_mode": jetson.power_mode}) for row in rows]
     machine = _machine(rows) | ({} if jetson is None else {"jetson": asdict(jetson)})

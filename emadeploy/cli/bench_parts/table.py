@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 _GAP, _EDGES = 2, 2
 #: What names get at least, before they are broken into lines.
 _NAMES = 24
+#: Layers below the branches, those that take most time.
+_SLOWEST = 8
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
-    """Print the tables of ``report`` and the notes under them, as wide as the terminal is."""
+    """Print the tables of ``report``, the notes under them, and times by layer, as wide as the terminal is."""
     from rich.console import Console
     from rich.text import Text
 
@@ -29,7 +31,34 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(table)
     for note in notes(report):
         # Text, because names and paths may hold the brackets of rich's markup.
-        console.print(Text(note), soft_wrap=False)
+        console.print(Text(note))
+    for table in layer_tables(report):
+        console.print(table)
+
+
+def layer_tables(report: Report) -> Iterator[Table]:
+    """Yield, for each row that has them, the time of each branch and the layers that take most of it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for row in report.rows:
+        if not row.layers:
+            continue
+        total = row.layers["total_ms"] or 1.0
+        title = Text(f"{row.name}: {row.layers['note']}", style="")
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, title=title, title_justify="left")
+        table.add_column("time goes to", overflow="fold")
+        for head in ("layers", "ms", "share"):
+            table.add_column(head, justify="right", no_wrap=True)
+        for branch in row.layers["branches"]:
+            cells = branch["branch"], str(branch["layers"]), f"{branch['ms']:.3g}", f"{branch['ms'] / total:.1%}"
+            table.add_row(*map(Text, cells))
+        table.add_section()
+        for layer in row.layers["layers"][:_SLOWEST]:
+            cells = f"{layer['name']} ({layer['kind']}, {layer['precision']})", "", f"{layer['ms']:.3g}"
+            table.add_row(*map(Text, (*cells, f"{layer['ms'] / total:.1%}")))
+        yield table
 
 
 def tables(report: Report, width: int) -> Iterator[Table]:
