@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from emadeploy.work.net import Net, Node
+from emadeploy.work.net import TO_BYTES, Net, Node
 
 #: The same bytes under another shape.
 _VIEWS = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout")
-_TO_BYTES = ("QuantizeLinear", "FakeQuantize")
 #: The same values in other places.
 MOVES = (
     *("Transpose", "Concat", "Slice", "Split", "Pad", "DepthToSpace", "SpaceToDepth", "Gather", "Expand", "Tile"),
@@ -88,7 +87,7 @@ def forms_of(net: Net, uniform: str | None = None, rest: str | None = None) -> F
     for node in net.nodes:
         if node.op in _VIEWS or _is_free(node, readers, makers):
             of[node.outputs[0]] = of[node.inputs[0]]
-        elif node.op in _TO_BYTES:
+        elif node.op in TO_BYTES:
             of[node.outputs[0]] = Form(of[node.inputs[0]].source, "int8")
         elif node.op == "DequantizeLinear":
             of[node.outputs[0]] = of[node.inputs[0]]
@@ -117,7 +116,7 @@ def _is_free(node: Node, readers: dict[str, list[Node]], makers: dict[str, Node]
     """Whether it is a transposition that the product beside it does as it reads or writes."""
     if node.op != "Transpose":
         return False
-    passed = (*_VIEWS, *_TO_BYTES, "DequantizeLinear", "Cast")
+    passed = (*_VIEWS, *TO_BYTES, "DequantizeLinear", "Cast")
 
     def only_products(name: str) -> bool:
         found = readers.get(name, [])

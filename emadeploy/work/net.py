@@ -53,12 +53,16 @@ class Net:
     constants: frozenset[str] = field(default_factory=frozenset)
 
 
-def folded(tensors: Mapping[str, Tensor], operands: Sequence[str], result: str) -> Tensor:
-    """Return the constant ``result`` as an engine keeps it: bytes with a scale stay bytes.
+#: Operations that round to bytes.
+TO_BYTES = ("QuantizeLinear", "FakeQuantize")
 
-    It is worked out from the constants ``operands``, of which there is at least one.
+
+def folded(op: str, tensors: Mapping[str, Tensor], operands: Sequence[str], result: str) -> Tensor:
+    """Return the constant ``result`` as an engine keeps it: what is rounded to bytes, and bytes with a scale, as bytes.
+
+    ``op`` works it out from the constants ``operands``, of which there is at least one.
     """
     tensor = tensors[result]
     largest = max((tensors[name] for name in operands), key=lambda operand: operand.elements)
-    keeps = largest.elements == tensor.elements and largest.type == "int8"
-    return Tensor(tensor.shape, "int8") if keeps else tensor
+    bytes_ = op in TO_BYTES or (largest.elements == tensor.elements and largest.type == "int8")
+    return Tensor(tensor.shape, "int8") if bytes_ else tensor

@@ -52,7 +52,9 @@ def net_of(model: onnx.ModelProto) -> Net:
         if all(name in constants for name in node.input if name) or node.op_type == "Shape":
             constants.update(node.output)
             if node.op_type != "Shape" and any(node.input):
-                tensors |= {name: folded(tensors, [n for n in node.input if n], name) for name in node.output}
+                tensors |= {
+                    name: folded(node.op_type, tensors, [n for n in node.input if n], name) for name in node.output
+                }
         else:
             nodes.append(_node(node))
     inputs = tuple(value.name for value in graph.input if value.name not in constants)

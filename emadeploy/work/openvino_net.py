@@ -44,7 +44,7 @@ _OPS = {
 
 
 def read_openvino(path: Path) -> Net:
-    """Return the network in the file at ``path``, all of whose extents are fixed; raises ArtifactError elsewise."""
+    """Return the network in the file at ``path``, all of whose extents are fixed; raises ArtifactError otherwise."""
     try:
         root = ElementTree.parse(path).getroot()
         return _net(root)
@@ -70,12 +70,14 @@ def _net(root: ElementTree.Element) -> Net:
         elif kind == "Result":
             outputs += operands
         # All extents are fixed, so a shape is a constant.
-        elif kind in ("Const", "ShapeOf") or all(name in constants for name in operands):
+        elif kind in ("Const", "ShapeOf") or (operands and all(name in constants for name in operands)):
             constants.update(results)
             if operands and kind != "ShapeOf":
-                tensors |= {name: folded(tensors, operands, name) for name in results}
+                tensors |= {name: folded(kind, tensors, operands, name) for name in results}
         else:
             nodes.append(_node(layer, kind, operands, tuple(results), tensors))
+    if not outputs:
+        raise ValueError("it answers nothing")
     return Net(tuple(nodes), tensors, tuple(inputs), tuple(outputs), frozenset(constants))
 
 
