@@ -43,7 +43,10 @@ Percentile = Annotated[
         metavar="50|90|99", help="As many calls as it needs: 11, 64, 662. [default: 90; without ARTIFACTs 50]"
     ),
 ]
-MinTime = Annotated[float, typer.Option(metavar="SECONDS", min=0, help="That each engine runs at least.")]
+MinTime = Annotated[
+    float,
+    typer.Option(metavar="SECONDS", min=0, help="That each engine runs at least; ratios get 20 times that to settle."),
+]
 Compare = Annotated[
     tuple[Path, Path] | None,
     typer.Option(metavar="OLD.json NEW.json", help="Measure nothing: show what changed between two --json files."),

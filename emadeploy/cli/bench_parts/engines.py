@@ -156,10 +156,13 @@ def engines_of(artifact: Path, manifest: Manifest, *, report: Report = print) ->
     """
     source = manifest.source
     name = str(source.get("checkpoint") or source.get("model") or "").removeprefix("zoo model ")
+    if not name:
+        raise ArtifactError(
+            f"{artifact} is made from no network that is known here: its manifest names neither a model nor a "
+            "checkpoint. Export again, or leave --published and --torch out"
+        )
     names = tuple(tensor.name for tensor in manifest.outputs)
-    engines = Engines(
-        name or None, size=manifest.model.input.size, untrained=manifest.untrained, tasks=names, report=report
-    )
+    engines = Engines(name, size=manifest.model.input.size, untrained=manifest.untrained, tasks=names, report=report)
     wanted, here = source.get("sha256"), engines.source.record.get("sha256")
     if wanted != here:
         raise ArtifactError(

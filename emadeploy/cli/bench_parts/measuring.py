@@ -31,8 +31,10 @@ from emadeploy.contract.preprocess import UInt8
 from emadeploy.data.source import open_data
 from emadeploy.runtime.machine import describe_machine, usable_cores
 
-#: Seconds of a stream; ratios are known to that share, or as well as rounds of so many seconds allow.
-_STREAM_S, _WITHIN, _MOST_S = 2.0, 0.025, 60.0
+#: Seconds of a stream.
+_STREAM_S = 2.0
+#: Ratios are known to that share, or as well as they get in so many times the seconds that each engine runs at least.
+_WITHIN, _PATIENCE = 0.025, 20
 #: A Jetson's power is read ten times a second: turns must hold several readings.
 _BLOCK_S, _BLOCK_S_OF_JETSON = 0.25, 1.5
 #: The frame, where no data is given: a made room of the size that the artifact takes.
@@ -50,10 +52,10 @@ def measure_here(order: BenchOrder) -> Report:
         percentile=order.percentile or (50 if built_in else 90),
         min_time_s=order.min_time_s,
         warm_up=order.warm_up,
-        stream_s=_STREAM_S,
+        stream_s=min(_STREAM_S, max(order.min_time_s, 0.1)),
         block_s=_BLOCK_S if jetson is None else _BLOCK_S_OF_JETSON,
         within=_WITHIN,
-        most_s=_MOST_S,
+        most_s=_PATIENCE * order.min_time_s,
     )
     with ExitStack() as stack:
         meter = stack.enter_context(PowerWatch()) if jetson is not None else None
@@ -69,7 +71,12 @@ def measure_here(order: BenchOrder) -> Report:
     if jetson is not None:
         rows = [replace(row, mode={**row.mode, "power_mode": jetson.power_mode}) for row in rows]
     machine = _machine(rows) | ({} if jetson is None else {"jetson": asdict(jetson)})
-    settings = {**order.to_dict(), "percentile": effort.percentile, "rounds": effort.rounds, "stream_s": _STREAM_S}
+    settings = {
+        **order.to_dict(),
+        "percentile": effort.percentile,
+        "rounds": effort.rounds,
+        "stream_s": effort.stream_s,
+    }
     return Report(machine, settings, rows)
 
 

@@ -25,7 +25,7 @@ class BenchOrder:
     - ``published``, ``torch``, ``single_task``: rows beside those of the artifacts. ``layers``: times by layer.
     - ``warm_up``: calls before any is timed; ``None``: until the times are steady.
     - ``percentile``: 50, 90 or 99, which asks for so many calls as it needs; ``None``: 90, and 50 without artifacts.
-    - ``min_time_s``: seconds that each engine runs at least.
+    - ``min_time_s``: seconds that each engine runs at least; ratios get up to 20 times that to settle.
     """
 
     artifacts: Sequence[Path] = ()

@@ -1,7 +1,7 @@
 """The process of a PyTorch row: it speaks as :mod:`emadeploy.bench.child`, and runs the network of a checkpoint.
 
 ``python -m emadeploy.cli.bench_parts.torch_child MODE ARTIFACT SOURCE FRAME.npy THREADS DEVICE``: ``MODE`` is eager or
-compile; the network is that of SOURCE (`open_source`), with the tasks and the size of ARTIFACT.
+compile; the network is that of SOURCE (`open_source`), all tasks of it, at the size of ARTIFACT.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _serve(mode: str, manifest: Manifest, source: str, frame_HW3: Any, threads: 
     network = open_source(source, size=manifest.model.input.size, untrained=manifest.untrained).network
     network = network.eval().requires_grad_(False).to(place)
     deploy = torch.compile(network.deploy) if mode == "compile" else network.deploy
-    torched = _Torch(deploy, manifest.model, frame_HW3, place)
+    torched = _Torch(deploy, network.spec, frame_HW3, place)
     try:
         torched.call()
     except Exception as error:
