@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import typer
 
+from emadeploy.bench.remote.job import FROM_DESK
 from emadeploy.bench.report import write_report
 from emadeploy.bench.rows import Report
 from emadeploy.cli.bench_parts.order import BenchOrder
@@ -62,6 +64,8 @@ def _report(order: BenchOrder, host: str | None) -> Report:
 
 
 def _show(report: Report) -> None:
+    if os.environ.get(FROM_DESK):
+        return
     from emadeploy.cli.bench_parts.estimates import print_estimates
     from emadeploy.cli.bench_parts.table import print_report
 
