@@ -41,6 +41,7 @@ class OnnxGraph:
     - ``source``: what it was made from: 'model', 'checkpoint', 'sha256', 'untrained'.
     - ``calibration``: how it was quantised, for the manifest; its 'kept' lists the nodes that stay in higher precision
       on purpose. ``None``: it was not.
+    - ``learned``: the ranges that its checkpoint has learned for one target (`calibrate.learned`); ``None`` for most.
     - ``asked``: precision asked for per branch, 'int8', 'bf16', 'fp16' or 'fp32'; where it says nothing, the target's.
     """
 
@@ -61,6 +62,7 @@ class OnnxGraph:
     calibration: Mapping[str, Any] | None = None
     asked: Mapping[str, str] = field(default_factory=dict)
     basis: Mapping[str, Any] = field(default_factory=dict)
+    learned: Mapping[str, Any] | None = None
 
     @property
     def path(self) -> Path:

@@ -15,7 +15,6 @@ from emadeploy.contract.guarded import Guarded
 if TYPE_CHECKING:
     from emadeploy.build.graph import OnnxGraph
     from emadeploy.calibrate.frames import CalibrationFrames
-    from emadeploy.calibrate.learned import Learned
     from emadeploy.calibrate.recipe import Recipe
 
 
@@ -30,14 +29,13 @@ class Quantize(Protocol):
         folder: Path,
         *,
         keep: Collection[str] = (),
-        learned: Learned | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> OnnxGraph:
         """Write ``graph`` quantised into ``folder``, but for the nodes ``keep``, and return its record.
 
         What is found out about the frames is kept and used again for the same graph, frames and recipe. Ranges that
-        training has ``learned`` take the place of those. ``progress`` is called with the number of frames run and the
-        number of all. Raises CalibrationError.
+        training has learned for this recipe's target (``graph.learned``) take the place of those, where Q/DQ is ours.
+        ``progress`` is called with the number of frames run and the number of all. Raises CalibrationError.
         """
 
 

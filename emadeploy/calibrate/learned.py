@@ -1,8 +1,8 @@
 """Ranges that training has learned, in the place of measured ones.
 
-A run of `emadeploy train --qat` starts from the graph with Q/DQ that calibration makes; `learning_record` tells it which
-pairs share a scale. What it learns comes back with the checkpoint, and goes into the same places of the graph that is
-exported then: `structure_of` tells whether they are the same.
+A run of `emadeploy train --qat` starts from the graph with Q/DQ that calibration makes; `learning_record` tells it
+which pairs share a scale. What it learns comes back with the checkpoint, and goes into the same places of the graph
+that is exported then: `structure_of` tells whether they are the same.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx
 
+from emadeploy.build.graph import OnnxGraph
 from emadeploy.calibrate.insert import pair_source, tensors_of
 from emadeploy.calibrate.placement import Placement, Topology
 from emadeploy.calibrate.ranges import Range
@@ -44,11 +45,12 @@ class Learned:
     facts: Mapping[str, Any]
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], **facts: Any) -> Learned:
-        """Return what a checkpoint's `quantisation` says; raises CalibrationError for one that is damaged."""
+    def of(cls, data: Mapping[str, Any]) -> Learned:
+        """Return what a checkpoint says, with the 'step' that it stands at; raises CalibrationError where damaged."""
         try:
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()}
-            learned = cls(data["target"], data["recipe"], data["structure"], ranges, {**data["facts"], **facts})
+            facts = {**data["facts"], "steps": data["step"]}
+            learned = cls(data["target"], data["recipe"], data["structure"], ranges, facts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CalibrationError(f"the checkpoint's learned ranges are damaged ({error!r}): {_AGAIN}") from None
         for name, (low, high) in ranges.items():
@@ -79,6 +81,12 @@ class Learned:
                 f"CTAL or version of torch. Export as it was trained, or {_AGAIN}"
             )
         return {tensor: self.ranges[group] for tensor, group in groups.items()}
+
+
+def learned_for(graph: OnnxGraph, recipe: Recipe) -> Learned | None:
+    """Return the ranges that ``graph`` brings for the recipe's target, if any. Raises CalibrationError."""
+    learned = None if graph.learned is None else Learned.of(graph.learned)
+    return learned if learned is not None and learned.recipe.get("target") == recipe.target else None
 
 
 def learning_record(

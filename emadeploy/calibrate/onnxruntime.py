@@ -9,7 +9,6 @@ from pathlib import Path
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.insert import Types
-from emadeploy.calibrate.learned import Learned
 from emadeploy.calibrate.placement import place_for_onnxruntime
 from emadeploy.calibrate.qdq import Place, write_quantised
 from emadeploy.calibrate.recipe import Recipe
@@ -26,14 +25,13 @@ def quantize(
     folder: Path,
     *,
     keep: Collection[str] = (),
-    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> OnnxGraph:
     """Write ``graph`` with Q/DQ for ONNX Runtime into ``folder``; return its record.
 
     ``keep`` names layers (Conv, Gemm, MatMul) that stay in float, beside those whose results are answers: all of them
-    stand in the record's 'kept'. Ranges come from the frames, unless they are ``learned``. ``progress`` is called with
-    the number of frames run, and of all. Raises CalibrationError, as `write_quantised`.
+    stand in the record's 'kept'. ``progress`` is called with the number of frames run, and of all. Raises
+    CalibrationError, as `write_quantised`.
     """
     recipe = recipe.resolved()
     place, types = rules(recipe)
@@ -45,7 +43,6 @@ def quantize(
         place=place,
         types=types,
         keep=keep,
-        learned=learned,
         progress=progress,
     )
 

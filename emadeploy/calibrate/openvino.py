@@ -35,7 +35,6 @@ from emadeploy import __version__
 from emadeploy.build.graph import IR_NAME, OnnxGraph
 from emadeploy.calibrate import fakes
 from emadeploy.calibrate.frames import CalibrationFrames
-from emadeploy.calibrate.learned import Learned
 from emadeploy.calibrate.recipe import REDUCED, Recipe
 from emadeploy.calibrate.table import Progress, cache_folder
 from emadeploy.contract.cache import CHOOSE_CACHE
@@ -54,7 +53,6 @@ def quantize(
     folder: Path,
     *,
     keep: Collection[str] = (),
-    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> OnnxGraph:
     """Write ``graph`` with fake quantisation into ``folder``, as OpenVINO's IR beside the ONNX graph.
@@ -63,10 +61,8 @@ def quantize(
     of frames that NNCF has asked for, and of all.
 
     Raises CalibrationError where the frames do not fit the graph, a kept node is not in it or cannot be kept alone, or
-    NNCF fails; and for ranges that were ``learned``: NNCF finds its own.
+    NNCF fails.
     """
-    if learned is not None:
-        raise CalibrationError(f"ranges learned for {learned.target} have no place in OpenVINO's graph: leave them out")
     frames.require(recipe)
     recipe = recipe.resolved()
     model = _read(_base(graph, frames, recipe, progress))

@@ -13,7 +13,7 @@ import onnxruntime
 from emadeploy.build.graph import GRAPH_NAME, OnnxGraph
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.insert import Types, insert, tensors_of
-from emadeploy.calibrate.learned import Learned
+from emadeploy.calibrate.learned import learned_for
 from emadeploy.calibrate.placement import Placement
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.table import Progress, ranges_of
@@ -36,19 +36,18 @@ def write_quantised(
     place: Place,
     types: Types,
     keep: Collection[str] = (),
-    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> OnnxGraph:
     """Write ``graph`` with Q/DQ and its record into ``folder``; return the record. ``recipe`` is resolved.
 
-    Ranges are those of the graph with nothing kept: they are found once, whatever ``keep`` says, or are ``learned``.
-    Raises CalibrationError for too few frames, a node to keep that is not there, values that are not finite, ranges
-    that were learned for something else, a full disk.
+    Ranges are those of the graph with nothing kept: they are found once, whatever ``keep`` says; or they are those that
+    training has learned for the recipe's target. Raises CalibrationError for too few frames, a node to keep that is not
+    there, values that are not finite, ranges that were learned for something else, a full disk.
     """
     frames.require(recipe)
     model = onnx.load(graph.path)
     placement = place(model, keep)
-    everywhere = place(model, ())
+    everywhere, learned = place(model, ()), learned_for(graph, recipe)
     if learned is None:
         ranges = ranges_of(graph, model, tensors_of(model, everywhere), frames, recipe, progress)
     else:

@@ -20,7 +20,6 @@ from emadeploy.calibrate.half_graph import unfit, with_types
 from emadeploy.calibrate.half_integers import in_integers
 from emadeploy.calibrate.half_rounding import rounded
 from emadeploy.calibrate.insert import Types
-from emadeploy.calibrate.learned import Learned
 from emadeploy.calibrate.placement import MOVES, place_for_tensorrt
 from emadeploy.calibrate.qdq import Place, write_quantised
 from emadeploy.calibrate.recipe import Recipe
@@ -45,19 +44,16 @@ def quantize(
     folder: Path,
     *,
     keep: Collection[str] = (),
-    learned: Learned | None = None,
     progress: Progress | None = None,
 ) -> OnnxGraph:
     """Write ``graph`` with Q/DQ for TensorRT into ``folder``; return its record.
 
     Floats of the graph stay float32, until `typed` makes them what the recipe's ``rest`` says. ``keep`` names layers
-    (Conv, Gemm, MatMul) that stay in float. Ranges come from the frames, unless they are ``learned``. ``progress`` is
-    called with the number of frames run, and of all. Raises CalibrationError, as `write_quantised`.
+    (Conv, Gemm, MatMul) that stay in float. ``progress`` is called with the number of frames run, and of all. Raises
+    CalibrationError, as `write_quantised`.
     """
     place, types = rules(recipe)
-    return write_quantised(
-        graph, frames, recipe, folder, place=place, types=types, keep=keep, learned=learned, progress=progress
-    )
+    return write_quantised(graph, frames, recipe, folder, place=place, types=types, keep=keep, progress=progress)
 
 
 def rules(recipe: Recipe) -> tuple[Place, Types]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from emadeploy.cli.options import Size, parse_size
+from emadeploy.contract.errors import SpecError
 from emadeploy.contract.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[str, typer.Option(metavar="NAME|model.yml", help="A zoo model, or the path of a model.yml.")],
     data: Annotated[str, typer.Option(help="Training data, e.g. rooms:seed=1,count=2000 or nyuv2:DIR.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|model.yml", help="A zoo model, or the path of a model.yml. [default: that of --from]"
+        ),
+    ] = None,
     val_data: Annotated[str | None, typer.Option(help="Validation data [default: held out of the same kind].")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: runs/NAME]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs [default: the recipe's].")] = None,
@@ -30,7 +36,19 @@ def command(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="[default: the recipe's]")] = None,
     start_from: Annotated[
-        Path | None, typer.Option("--from", help="Start from this checkpoint's weights, of any image size.")
+        Path | None,
+        typer.Option("--from", help="Start from the weights of this checkpoint, or zoo model, of any size."),
+    ] = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="Fine-tune for the integers of this target, e.g. onnxruntime-int8 or trt-int8, and learn its scales.",
+        ),
+    ] = None,
+    distil: Annotated[
+        float | None,
+        typer.Option(metavar="WEIGHT", help="--qat: what the answers of --from in float count. [default: 1]"),
     ] = None,
     backbone: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Start from these ImageNet weights of the backbone.")
@@ -63,15 +81,21 @@ def command(
         from emadeploy.train.keeper import Interrupted
         from emadeploy.train.run import Run
 
-    recipe = {"epochs": epochs, "batch_size": batch, "learning_rate": learning_rate}
-    spec = _override(zoo.load_spec(model), size, {**recipe, "precision": precision, "validate_every": validate_every})
+    asked = {"epochs": epochs, "batch_size": batch, "learning_rate": learning_rate, "precision": precision}
+    start_from = _checkpoint(start_from)
+    base = zoo.load_spec(model) if model is not None else _spec_of(start_from)
+    spec = _override(base, size, {**asked, "validate_every": validate_every})
+    tuned: dict[str, Any] = {"qat": None, "steps": steps, "distil": distil}
+    if qat is not None:
+        with requires("fine-tuning for integers", "export"):
+            from emadeploy.cli.fine_tuning import fine_tuned, make_student
+        spec, tuned = fine_tuned(spec, qat, {**asked, "steps": steps, "distil": distil})
     val_data = val_data or held_out(data)
     run = Run(
         spec,
-        output or Path("runs") / spec.name,
+        output or Path("runs") / (spec.name if qat is None else f"{spec.name}.{tuned['qat']}"),
         data,
         val_data,
-        steps=steps,
         seed=seed,
         devices=devices,
         nodes=nodes,
@@ -80,16 +104,38 @@ def command(
         backbone=backbone,
         baseline=baseline,
         on_corrupt=on_corrupt,
+        **tuned,
     )
+    if find_lr and qat is not None:
+        raise SpecError(f"--find-lr looks at a network in float: leave out one of it and --qat {qat}")
+    train_set = _open(data, "train")
     if find_lr:
-        rate = find_rate(run, _open(data, "train"))
+        rate = find_rate(run, train_set)
         print(f"the loss falls fastest at a learning rate of {rate:.2g}: --learning-rate {rate:.2g}")
         return
+    student = make_student(run, train_set, resume=resume) if qat is not None else None
     try:
-        fit(run, _open(data, "train"), _open(val_data, "val"), resume=resume)
+        fit(run, train_set, _open(val_data, "val"), resume=resume, student=student)
     except Interrupted as stopped:
         print(f"emadeploy: {stopped}", file=sys.stderr)
         raise typer.Exit(130) from None
+
+
+def _checkpoint(start_from: Path | None) -> Path | None:
+    """Return the folder that --from says, which may be the name of a zoo model with weights."""
+    from emadeploy import zoo
+
+    if start_from is None or start_from.exists() or str(start_from) not in zoo.names():
+        return start_from
+    return zoo.weights(str(start_from)) or start_from
+
+
+def _spec_of(start_from: Path | None) -> ModelSpec:
+    if start_from is None:
+        raise SpecError("nothing to train: name a model with --model, or a checkpoint to go on from with --from")
+    from emadeploy import nets
+
+    return nets.read_checkpoint(start_from).spec
 
 
 def _open(data: str, split: str) -> Dataset:

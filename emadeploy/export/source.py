@@ -21,12 +21,16 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Source:
-    """A network to export: ``described`` in words, ``record`` as the manifest's 'source', ``notes`` for its user."""
+    """A network to export: ``described`` in words, ``record`` as the manifest's 'source', ``notes`` for its user.
+
+    ``learned``: the scales that its checkpoint has learned for one target (`Checkpoint.quantisation`), with its 'step'.
+    """
 
     network: Network
     described: str
     record: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    learned: Mapping[str, Any] | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -73,6 +77,7 @@ def _from_checkpoint(folder: Path, described: str, size: tuple[int, int] | None)
     checkpoint = nets.read_checkpoint(folder)
     resized_input = _resized(checkpoint.spec, size).input
     network = checkpoint.model(size=resized_input.size)
+    learned = checkpoint.quantisation()
     return Source(
         network,
         f"{described} (model {checkpoint.spec.name}, step {checkpoint.step})",
@@ -83,7 +88,8 @@ def _from_checkpoint(folder: Path, described: str, size: tuple[int, int] | None)
             "step": checkpoint.step,
             "untrained": False,
         },
-        _size_note(checkpoint, resized_input),
+        _size_note(checkpoint, resized_input) + _learned_note(learned),
+        None if learned is None else {**learned, "step": checkpoint.step},
     )
 
 
@@ -128,3 +134,9 @@ def _size_note(checkpoint: Checkpoint, wanted: InputSpec) -> tuple[str, ...]:
         f"trained at {trained.height}x{trained.width}, exported at {wanted.height}x{wanted.width}: "
         "accuracy to be measured",
     )
+
+
+def _learned_note(learned: Mapping[str, Any] | None) -> tuple[str, ...]:
+    if learned is None:
+        return ()
+    return (f"fine-tuned for {learned['target']}: other targets take its weights, and calibrate their own ranges",)

@@ -108,6 +108,7 @@ def export_graph(
         frame_size=frame_size,
         notes=source.notes,
         source=source.record,
+        learned=source.learned,
         versions=_versions(),
     )
     try:

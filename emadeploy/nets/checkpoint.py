@@ -2,6 +2,7 @@
 
     FOLDER/checkpoint.json                    the record: spec, step, metrics, digests of the files below
     FOLDER/model-<digest>.safetensors         the weights
+    FOLDER/quantisation-<digest>.json         scales that were learned with fake quantisation, where they were
     FOLDER/<name>-<digest>.<suffix>           extra files, such as an optimiser's state
 
 A file's name carries the start of its SHA-256 digest, so saving never touches the files of the checkpoint before:
@@ -32,6 +33,7 @@ from emadeploy.contract.spec import ModelSpec, to_plain
 from emadeploy.nets.build import build
 from emadeploy.nets.entries import fill, to_storage
 from emadeploy.nets.network import Network
+from emadeploy.nets.quantised import QUANTISATION, QuantisedNetwork, from_json, to_json
 from emadeploy.nets.resize import Size, resize_state_dict
 
 SCHEMA = 1
@@ -111,6 +113,13 @@ class Checkpoint:
             raise ArtifactError(f"{self.path()} is not a safetensors file ({error})") from None
         return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in stored.items()}
 
+    def quantisation(self) -> dict[str, Any] | None:
+        """Return what was learned beside the weights (`QuantisedNetwork.learned`); ``None`` for most checkpoints.
+
+        Weights and metrics are then those of fine-tuning with fake quantisation for its 'target'. Raises ArtifactError.
+        """
+        return from_json(self.read(QUANTISATION), str(self.path(QUANTISATION))) if QUANTISATION in self.files else None
+
     def model(self, *, size: Size | None = None) -> Network:
         """Return the network with these weights, in training mode as every new module.
 
@@ -162,7 +171,7 @@ def read_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
 
 def save_checkpoint(
     folder: str | os.PathLike[str],
-    model: Network,
+    model: Network | QuantisedNetwork,
     spec: ModelSpec,
     *,
     step: int = 0,
@@ -173,6 +182,7 @@ def save_checkpoint(
     """Save ``model`` in ``folder``, replacing the checkpoint there, if any, in one step; see the module's docstring.
 
     Args:
+        model: the network; of one that is fine-tuned with fake quantisation, its weights and what it has learned.
         spec: the specification that builds the model, stored with it.
         step: optimiser steps so far.
         metrics: plain data about the model's accuracy.
@@ -186,7 +196,10 @@ def save_checkpoint(
     if dtype not in DTYPES:
         raise SpecError(f"checkpoint dtype {dtype!r} is unknown; known: {', '.join(DTYPES)}")
     folder = Path(folder)
-    contents = {WEIGHTS: safetensors.torch.save(to_storage(model.state_dict(), dtype)), **(extra_files or {})}
+    learned = {QUANTISATION: to_json(model)} if isinstance(model, QuantisedNetwork) else {}
+    network = model.network if isinstance(model, QuantisedNetwork) else model
+    weights = safetensors.torch.save(to_storage(network.state_dict(), dtype))
+    contents = {WEIGHTS: weights, **learned, **(extra_files or {})}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files = {name: _write_addressed(folder, name, content) for name, content in contents.items()}

@@ -5,9 +5,11 @@ What the run's folder holds is said in :mod:`emadeploy.train.run`.
 
 from __future__ import annotations
 
+import copy
 import errno
 import math
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from emadeploy.contract.errors import ArtifactError, DataError
 from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.nets.entries import fill
+from emadeploy.nets.quantised import QuantisedNetwork
 from emadeploy.train.batches import Batch, Batches, Draws, InOrder, Loader, collate
+from emadeploy.train.distil import Teacher
 from emadeploy.train.keeper import Interrupted, Keeper
 from emadeploy.train.logs import loggers
 from emadeploy.train.machine import check_machine, strategy
@@ -33,14 +37,26 @@ from emadeploy.train.report import Report, in_words, progress_bars, quiet
 from emadeploy.train.run import STATE, Run, check_unused, lost_write, step_to_resume, write_record
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+#: What makes of a network the one that is fine-tuned in its place.
+MakeStudent = Callable[[nets.Network], QuantisedNetwork]
 #: Steps between two rows of the logs.
 LOG_EVERY = 10
 #: Precision of a recipe -> what Lightning calls it.
 LIGHTNING_PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False, progress: bool = True) -> Path:
+def fit(
+    run: Run,
+    train_set: Dataset,
+    val_set: Dataset,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    student: MakeStudent | None = None,
+) -> Path:
     """Train, and return the folder of the best checkpoint.
+
+    With a ``student`` of the run's network that one is trained, validated and kept, taught by the network as it was.
 
     The best is the one with the largest gain over the baseline or, where there is none, the smallest
     :func:`emadeploy.train.keeper.error_of`. Called in every process of a run on several devices.
@@ -59,10 +75,12 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
         check_unused(run)
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     # Convolutions run faster on it, in bfloat16 most of all.
-    model = starting_model(run).to(memory_format=torch.channels_last)
+    network = starting_model(run).to(memory_format=torch.channels_last)
+    teacher = Teacher(copy.deepcopy(network), run.distil) if run.distil else None
+    model = network if student is None else student(network)
     if not resume and rank_zero_only.rank == 0:
         write_record(run)
-    trainer, module, keeper, data = _prepare(run, model, train_set, val_set, step=step, progress=progress)
+    trainer, module, keeper, data = _prepare(run, model, teacher, train_set, val_set, step=step, progress=progress)
     state = run.output / STATE if resume and (run.output / STATE).is_file() else None
     with quiet(), keeper.listening():
         try:
@@ -85,13 +103,20 @@ def fit(run: Run, train_set: Dataset, val_set: Dataset, *, resume: bool = False,
 
 
 def _prepare(
-    run: Run, model: nets.Network, train_set: Dataset, val_set: Dataset, *, step: int, progress: bool
+    run: Run,
+    model: nets.Network | QuantisedNetwork,
+    teacher: Teacher | None,
+    train_set: Dataset,
+    val_set: Dataset,
+    *,
+    step: int,
+    progress: bool,
 ) -> tuple[lightning.Trainer, TrainingModule, Keeper, tuple[Loader, DataLoader[Batch]]]:
     recipe = run.spec.train
     train_loader, val_loader = make_loaders(run, train_set, val_set)
     epochs, steps = _length(run, train_loader)
     skip, source = run.on_corrupt == "skip", train_set.description
-    module = TrainingModule(model, run.spec, steps, seed=run.seed, skip_corrupt=skip, data=source)
+    module = TrainingModule(model, run.spec, steps, seed=run.seed, skip_corrupt=skip, data=source, teacher=teacher)
     keeper = Keeper(run, train_loader, steps)
     reports = [Report(run, f"{source} ({len(train_set)} frames)"), *progress_bars()] if progress else []
     with quiet():

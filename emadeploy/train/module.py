@@ -13,9 +13,11 @@ from emadeploy.contract.errors import DataError
 from emadeploy.contract.outputs import decode
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.metrics import Metrics
+from emadeploy.nets.quantised import QuantisedNetwork
 from emadeploy.train import processes
 from emadeploy.train.averaging import RunningMean
 from emadeploy.train.batches import Batch
+from emadeploy.train.distil import Teacher
 from emadeploy.train.losses import MultiTaskLoss, valid_pixels
 from emadeploy.train.pictures import Shown
 from emadeploy.train.schedule import rate_factor
@@ -24,6 +26,8 @@ from emadeploy.train.schedule import rate_factor
 SHOWN = 4
 #: Names of frames in one message.
 _NAMED = 16
+#: The rate of learned scales, in times that of the weights: they are logarithms, and far fewer.
+SCALES_RATE = 10.0
 
 
 class TrainingModule(lightning.LightningModule):
@@ -33,7 +37,9 @@ class TrainingModule(lightning.LightningModule):
     starts the loader before the state of a run that continues is there: it would give out another epoch's frames.
 
     ``skip_corrupt``: whether frames that cannot be read are counted in ``corrupt``, or end the run. ``data`` is what
-    messages call the frames' source.
+    messages call the frames' source. ``teacher``: whose answers count beside the truth.
+
+    ``model`` may be a `QuantisedNetwork`: its scales are then trained too.
     """
 
     def __init__(
@@ -45,10 +51,11 @@ class TrainingModule(lightning.LightningModule):
         seed: int = 0,
         skip_corrupt: bool = False,
         data: str = "the data",
+        teacher: Teacher | None = None,
     ) -> None:
         super().__init__()
         self.model, self.spec, self.steps = model, spec, steps
-        self.seed, self.skip_corrupt, self.data = seed, skip_corrupt, data
+        self.seed, self.skip_corrupt, self.data, self.teacher = seed, skip_corrupt, data, teacher
         self.loss = MultiTaskLoss(spec.tasks, spec.train.weighting)
         self.average = RunningMean(model, spec.train.ema_decay) if spec.train.ema_decay else None
         self.metrics = Metrics(spec.tasks)
@@ -91,7 +98,10 @@ class TrainingModule(lightning.LightningModule):
 
         Raises DataError, in every process, for a loss that is not finite in one of them, and for a corrupt frame.
         """
-        total, per_task = self.loss(self.model(batch.image), batch.truth)
+        raw = self.model(batch.image)
+        total, per_task = self.loss(raw, batch.truth)
+        distilled = None if self.teacher is None else self.teacher.loss(raw, batch.image)
+        total = total if distilled is None else total + distilled
         problem = self._note_corrupt(batch)
         if problem is None and not torch.isfinite(total):
             where = f"at step {self.global_step}, {_describe(batch, self.data)}"
@@ -100,6 +110,7 @@ class TrainingModule(lightning.LightningModule):
         size = len(batch.names)
         self.log("loss", total, prog_bar=True, sync_dist=True, batch_size=size)
         each = {f"loss/{name}": loss for name, loss in per_task.items()}
+        each |= {} if distilled is None else {"loss/distilled": distilled}
         self.log_dict(each, prog_bar=True, sync_dist=True, batch_size=size)
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], batch_size=size)
         return total
@@ -141,9 +152,13 @@ class TrainingModule(lightning.LightningModule):
         self.log_dict({f"{task}/{name}": value for task, row in self.results.items() for name, value in row.items()})
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Adam, its rate set by :func:`rate_factor` for every step. Learned weights of losses do not decay."""
-        recipe = self.spec.train
-        groups = [{"params": list(self.model.parameters()), "weight_decay": recipe.weight_decay}]
+        """Adam, its rate set by :func:`rate_factor` for every step. What losses and scales learn does not decay."""
+        recipe, model = self.spec.train, self.model
+        network = model.network if isinstance(model, QuantisedNetwork) else model
+        groups: list[dict[str, Any]] = [{"params": list(network.parameters()), "weight_decay": recipe.weight_decay}]
+        if isinstance(model, QuantisedNetwork):
+            rate = SCALES_RATE * recipe.learning_rate
+            groups.append({"params": list(model.scales()), "weight_decay": 0.0, "lr": rate})
         if weights := list(self.loss.parameters()):
             groups.append({"params": weights, "weight_decay": 0.0})
         optimiser = torch.optim.Adam(groups, lr=recipe.learning_rate)

@@ -5,6 +5,7 @@ runs/NAME/last, best       Checkpoints: weights and metrics, each replaced in on
 runs/NAME/trainer.ckpt     optimiser, schedule and position, for --resume
 runs/NAME/metrics.csv      losses and metrics; tensorboard/ holds the same
 runs/NAME/pictures         what the network sees, after each validation
+runs/NAME/int8             the quantised graph that --qat fine-tunes
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Run:
     checkpoint (``start_from``, of any image size), or with the ImageNet weights in the file ``backbone``. ``devices``
     are those of each of ``nodes`` machines. ``baseline``, a record of `eval --json`, is what the multi-task gain is
     counted against: with it the best checkpoint is the one of the largest gain.
+
+    ``qat``: the target for whose integers the checkpoint is fine-tuned, with fake quantisation; ``distil``: what the
+    loss towards the answers of that checkpoint in float counts then, beside the tasks' own.
     """
 
     spec: ModelSpec
@@ -52,6 +56,8 @@ class Run:
     backbone: Path | None = None
     baseline: Path | None = None
     on_corrupt: str = "fail"
+    qat: str | None = None
+    distil: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("devices", "nodes"):
@@ -65,12 +71,30 @@ class Run:
             raise SpecError(f"backbone {self.backbone} is not a file; expected ImageNet weights of the backbone")
         if self.on_corrupt not in ON_CORRUPT:
             raise SpecError(f"on_corrupt {self.on_corrupt!r} is unknown; known: {', '.join(ON_CORRUPT)}")
+        if self.qat is None:
+            if self.distil is not None:
+                raise SpecError(f"distil {self.distil:g} is a weight beside --qat alone; leave it out")
+        else:
+            self._check_qat()
         batch, processes = self.spec.train.batch_size, self.processes
         if batch % processes:
             raise SpecError(
                 f"a batch of {batch} frames cannot be shared evenly by {processes} devices; the batch is that of all "
                 f"devices together: choose a multiple of {processes} with --batch"
             )
+
+    def _check_qat(self) -> None:
+        recipe = self.spec.train
+        if self.start_from is None:
+            raise SpecError(f"--qat {self.qat} fine-tunes a trained network: name its checkpoint with --from")
+        if self.processes > 1:
+            raise SpecError(f"--qat {self.qat} runs on one device, --devices x --nodes is {self.processes}")
+        if recipe.precision != "fp32":
+            raise SpecError(f"--qat {self.qat} trains in fp32, which its scales need; precision is {recipe.precision}")
+        if recipe.batch_norm != "frozen":
+            raise SpecError(f"--qat {self.qat} needs batch_norm frozen, since it is folded; it is {recipe.batch_norm}")
+        if self.distil is None or not 0 <= self.distil < float("inf"):
+            raise SpecError(f"distil {self.distil} is not a number from 0 up")
 
     @property
     def processes(self) -> int:
@@ -79,7 +103,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what identifies the run, as plain data: not where it lies nor what it runs on."""
-        kept = {"train_data", "val_data", "steps", "seed"}
+        kept = {"train_data", "val_data", "steps", "seed", "qat", "distil"}
         plain = {name: value for name, value in dataclasses.asdict(self).items() if name in kept}
         plain["start_from"] = str(self.start_from) if self.start_from else None
         for name in ("backbone", "baseline"):
