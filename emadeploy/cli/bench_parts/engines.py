@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -22,8 +22,8 @@ from emadeploy.cli.exporting.make import calibration_frames, make_artifact
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.exporting.portable import PORTABLE
 from emadeploy.cli.progress import progress
-from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
-from emadeploy.contract.errors import ArtifactError, BuildError
+from emadeploy.contract.cache import default_cache_dir
+from emadeploy.contract.errors import ArtifactError
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.export.source import Source, open_source
 from emadeploy.export.stage import Wanted, export_graph
@@ -55,11 +55,15 @@ class Wish:
 
 
 def built_in(device: str) -> list[Wish]:
-    """Return what this machine can run, the published graph first; ``device`` 'gpu': what runs on a GPU, and that."""
+    """Return what this machine can run, the published graph first; with a ``device``, 'cpu' or 'gpu', of it that."""
     able = [row["target"] for row in targets() if row["export"] is None and row["run"] is None]
-    on_gpu = device.split(":")[0] == "gpu"
-    chosen = [target for target in able if target is not None and (TARGETS[target][0] in PORTABLE or not on_gpu)]
-    return [Wish(PUBLISHED, "onnxruntime-fp32", "affinity")] * (not on_gpu) + [Wish(name, name) for name in chosen]
+    kind = device.split(":")[0]
+    chosen = [Wish(name, name) for name in able if name is not None and kind in (_kind(name), "auto", "jetson")]
+    return [Wish(PUBLISHED, "onnxruntime-fp32", "affinity")] * (kind != "gpu") + chosen
+
+
+def _kind(target: str) -> str:
+    return "gpu" if TARGETS[target][0] in PORTABLE else "cpu"
 
 
 class Engines:
@@ -94,7 +98,7 @@ class Engines:
         if reused:
             self._report(f"{reused} of {len(wishes)} engines lie ready in {default_cache_dir() / 'bench'}")
         if missing:
-            with _disk_errors(), scratch(places[missing[0].name].parent / "graphs") as folder:
+            with scratch(places[missing[0].name].parent / "graphs") as folder:
                 for index, wish in enumerate(missing, 1):
                     self._report(f"[{index}/{len(missing)}] {wish.name}")
                     self._make(wish, places[wish.name], folder)
@@ -185,12 +189,3 @@ def _version(package: str) -> str | None:
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return None
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """What the disk refuses is a BuildError that says where the cache can go."""
-    try:
-        yield
-    except OSError as error:
-        raise BuildError(f"the cache of engines cannot be written: {error}; {CHOOSE_CACHE}") from None
