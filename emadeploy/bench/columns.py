@@ -72,7 +72,8 @@ def notes(report: Report) -> Iterator[str]:
     for name in dict.fromkeys(row.against for row in report.rows if row.against and row.speedup is not None):
         yield f"ratio: how many times faster than {name}, in rounds in which both ran one after the other"
     for data in dict.fromkeys(row.data for row in report.rows if row.tasks and row.data):
-        yield f"accuracy on {data}; in brackets the difference from fp32"
+        held = any(row.data == data and reference(row, report.rows) for row in report.rows)
+        yield f"accuracy on {data}{'; in brackets the difference from fp32' if held else ''}"
     yield from _untold(report.rows)
 
 

@@ -89,6 +89,8 @@ def test_the_notes_say_why() -> None:
     assert "x: a note" in found
     assert sum(note.startswith("ratio: ") for note in found) == 1
     assert found[-1] == "– or no column: too few calls to tell it (p99 662): --percentile 99"
+    assert "accuracy on d; in brackets the difference from fp32" in found
+    assert "accuracy on d" in list(notes(Report({}, {}, [ROWS[2]])))
     estimates = Report({}, {}, [ROWS[-1]])
     assert list(notes(estimates)) == ["all lines are estimates: computed from the layers of the artifact, not measured"]
     no_ratio = replace(ROWS[0], speedup=None, incomparable="threads 2 against 1")
@@ -127,9 +129,10 @@ def test_times_by_layer_follow_the_notes(width: int) -> None:
         "branches": [{"branch": "backbone", "ms": 4.0, "layers": 1}, {"branch": "ctal", "ms": 12.0, "layers": 1}],
         "layers": [slow, {**slow, "name": "backbone.0/Conv", "branch": "backbone", "ms": 4.0}] * 6,
     }
-    text = printed(Report({}, {}, [replace(ROWS[0], layers=layers), ROWS[1]]), width)
-    assert text.count("Told by itself.") == 1
+    text = printed(Report({}, {}, [replace(ROWS[0], layers=layers), replace(ROWS[1], layers=layers)]), width)
+    assert text.count("Told by itself.") == 1  # of both
     assert "…" not in text
-    assert re.search(r"backbone +1 +4 +25\.0%", text)
-    assert re.search(r"ctal +1 +12 +75\.0%", text)
-    assert text.count("(Gemm, int8)") == 8
+    assert "m.ort-fp32: where" in text
+    assert re.search(r"backbone +1 +4\.00 +25\.0%", text)
+    assert re.search(r"ctal +1 +12\.0 +75\.0%", text)
+    assert text.count("int8)") == 16  # of twelve each

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from emadeploy.bench.columns import Column, columns, names, notes
+from emadeploy.bench.columns import Column, columns, milliseconds, names, notes
 from emadeploy.bench.rows import Report
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(Text(note))
     for table in layer_tables(report):
         console.print(table)
+    for note in dict.fromkeys(row.layers["note"] for row in report.rows if row.layers):
+        console.print(Text(note))
 
 
 def layer_tables(report: Report) -> Iterator[Table]:
@@ -46,17 +48,16 @@ def layer_tables(report: Report) -> Iterator[Table]:
         if not row.layers:
             continue
         total = row.layers["total_ms"] or 1.0
-        title = Text(f"{row.name}: {row.layers['note']}", style="")
-        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, title=title, title_justify="left")
-        table.add_column("time goes to", overflow="fold")
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        table.add_column(Text(f"{row.name}: where the time goes"), overflow="fold", vertical="bottom")
         for head in ("layers", "ms", "share"):
-            table.add_column(head, justify="right", no_wrap=True)
+            table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
         for branch in row.layers["branches"]:
-            cells = branch["branch"], str(branch["layers"]), f"{branch['ms']:.3g}", f"{branch['ms'] / total:.1%}"
+            cells = branch["branch"], str(branch["layers"]), milliseconds(branch["ms"]), f"{branch['ms'] / total:.1%}"
             table.add_row(*map(Text, cells))
         table.add_section()
         for layer in row.layers["layers"][:_SLOWEST]:
-            cells = f"{layer['name']} ({layer['kind']}, {layer['precision']})", "", f"{layer['ms']:.3g}"
+            cells = f"{layer['name']} ({layer['kind']}, {layer['precision']})", "", milliseconds(layer["ms"])
             table.add_row(*map(Text, (*cells, f"{layer['ms'] / total:.1%}")))
         yield table
 
