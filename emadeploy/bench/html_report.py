@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from emadeploy.bench.columns import columns, names, notes, primary_metrics
 from emadeploy.bench.page import Facts, Frame, Page, Section
 from emadeploy.bench.plots import SERIES, Bar, Point, bars, histogram, scatter
@@ -122,8 +124,8 @@ def _latency(rows: Sequence[Row]) -> Section | None:
     plots = {what: list(_histograms(rows, what, *fields)) for what, fields in _SAMPLES.items()}
     frames = [Frame(what, drawings=drawings) for what, drawings in plots.items() if drawings]
     text = (
-        "How often each time came. Each engine has an axis of its own; where a few calls took much longer, it ends at "
-        "twice the median, and they are in the last bin."
+        "How often each time came. Each engine has an axis of its own; where a few calls took much longer than the "
+        "rest, it ends before them, and they are in the last bin."
     )
     return Section("Latency", text, frames) if frames else None
 
@@ -133,7 +135,9 @@ def _histograms(rows: Sequence[Row], what: str, sample: str, field: str) -> Iter
         values, spread = (row.samples_ms or {}).get(sample), getattr(row, field)
         if row.measured and values and spread:
             marks = {key: spread[key] for key in _PERCENTILES if spread.get(key)}
-            extent = min(values), min(max(values), max(2 * spread["p50"], *marks.values()))
+            most = np.percentile(values, (5, 95))
+            end = max(float(most[1] + 2 * (most[1] - most[0])), *marks.values())
+            extent = min(values), min(max(values), end)
             yield histogram(f"{row.name}, {what}", values, marks, extent)
 
 

@@ -16,7 +16,6 @@ from emadeploy.bench.svg import document, log_ticks, tag, ticks
 
 #: Colours of `page.css`: .s0 to .s7.
 SERIES = 8
-_BINS = 40
 #: Left, top, right and bottom, pixels.
 _Box = tuple[float, float, float, float]
 #: Pixels between two names over a histogram that must not touch.
@@ -55,8 +54,9 @@ def histogram(
     """
     width, height, edge, top, bottom = 560, 168, 10, 46, 138
     low, high = extent if extent[1] > extent[0] else (extent[0] - 0.5, extent[0] + 0.5)
-    counts, _ = np.histogram(np.clip(samples, low, high), _BINS, (low, high))
-    step, tallest = (width - 2 * edge) / _BINS, int(counts.max())
+    bins = max(8, min(40, round(3 * math.sqrt(len(samples)))))  # a bin of a single call tells nothing
+    counts, _ = np.histogram(np.clip(samples, low, high), bins, (low, high))
+    step, tallest = (width - 2 * edge) / bins, int(counts.max())
 
     def across(value: float) -> float:
         return edge + (width - 2 * edge) * (min(max(value, low), high) - low) / (high - low)
@@ -106,6 +106,9 @@ def scatter(title: str, points: Sequence[Point], x_title: str, y_title: str, *, 
     parts.append(tag("text", "better: up and left", x=right, y=top - 38, text_anchor="end"))
     places = [(across(point.x), up(point.y)) for point in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in places]
+    for point, (_, y) in zip(points, places, strict=True):
+        if point.low and point.high:
+            taken.append((across(point.low), y - 2, across(point.high), y + 2))
     for index, (point, (x, y)) in enumerate(zip(points, places, strict=True)):
         if point.low and point.high:
             ends = across(point.low), across(point.high)
