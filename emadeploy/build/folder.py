@@ -111,6 +111,7 @@ def _sweep(output: Path) -> None:
 
 def _sync(folder: Path) -> None:
     """Bring the files to disk before the folder gets its name."""
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from emadeploy.cli.exporting import layout as triton
 from emadeploy.cli.options import CalibData, Size, SourceName, parse_size, requires
 
 FrameSize = Annotated[
@@ -30,10 +32,21 @@ MaxDrop = Annotated[
     ),
 ]
 
+Layout = Annotated[
+    str,
+    typer.Option(
+        metavar="LAYOUT",
+        help="artifact; or triton: models in the Triton repository -o (default: model_repository), where SOURCE may be "
+        "an artifact too.",
+    ),
+]
+
 
 def command(
     source: SourceName = None,
-    target: Annotated[str, typer.Option(help="Engine and precision, e.g. openvino-int8.")] = "onnxruntime-fp32",
+    target: Annotated[
+        str | None, typer.Option(help="Engine and precision, e.g. openvino-int8. [default: onnxruntime-fp32]")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="[default: NAME.TARGET]")] = None,
     calib_data: CalibData = None,
     calib_frames: Annotated[
@@ -54,8 +67,18 @@ def command(
     size: Size = None,
     frame_size: FrameSize = None,
     untrained: Annotated[bool, typer.Option("--untrained", help="Random weights, for speed alone.")] = False,
+    layout: Layout = "artifact",
+    instances: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="triton: how many of it run at a time. [default: 1]")
+    ] = None,
 ) -> None:
     """Export a network for an engine; the artifact is checked against PyTorch, and int8 judged task by task."""
+    given = [name for name, value in locals().items() if value not in (None, False)]
+    if layout == "triton" and triton.is_artifact(source):
+        triton.lay_out(Path(str(source)), output, instances, given)
+        return
+    target = target or "onnxruntime-fp32"
+    triton.check(layout, target, instances)
     with requires("export", "export"):
         from emadeploy.cli.exporting.make import make_artifact
         from emadeploy.cli.exporting.order import Order
@@ -79,4 +102,7 @@ def command(
         max_drop=max_drop,
         data=data,
     )
-    make_artifact(source, order)
+    if layout == "triton":
+        triton.export_into(output, instances, lambda place: make_artifact(source, replace(order, output=place)))
+    else:
+        make_artifact(source, order)
