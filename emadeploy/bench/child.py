@@ -66,7 +66,7 @@ def _serve_artifact(artifact: Path, frame_HW3: Any, threads: int, device: str | 
     manifest = Manifest.read(artifact)
     opener(manifest.engine)  # imports the engine's library
     baseline = peak_memory_mb()
-    gpu = _DeviceMemory(manifest.engine, device)
+    gpu = DeviceMemory(manifest.engine, device)
     started = time.perf_counter()
     with load(artifact, threads=threads, device=device) as perception:
         facts = {"load_s": time.perf_counter() - started, "baseline_memory_mb": baseline}
@@ -77,7 +77,7 @@ def _serve_artifact(artifact: Path, frame_HW3: Any, threads: int, device: str | 
 class _Artifact:
     """A loaded artifact and its frame."""
 
-    def __init__(self, perception: Any, frame_HW3: Any, gpu: _DeviceMemory) -> None:
+    def __init__(self, perception: Any, frame_HW3: Any, gpu: DeviceMemory) -> None:
         self._perception, self.frame, self._gpu = perception, frame_HW3, gpu
 
     def call(self) -> dict[str, float]:
@@ -131,7 +131,7 @@ def _streamed(network: Network, seconds: float) -> dict[str, float]:
     return {"fps": count / (now - start), "frames": count}
 
 
-class _DeviceMemory:
+class DeviceMemory:
     """What the memory of an NVIDIA GPU has lost since this was made, also to other programs where they take any."""
 
     def __init__(self, engine: str, device: str | None) -> None:
@@ -144,6 +144,7 @@ class _DeviceMemory:
         self._before = self._free()
 
     def taken_mb(self) -> float | None:
+        """Return MB; ``None`` where the engine runs on a CPU."""
         now = self._free()
         return None if now is None or self._before is None else (self._before - now) / 1e6
 

@@ -32,6 +32,10 @@ TorchModes = Annotated[
     list[str] | None, typer.Option("--torch", metavar="MODE", help="Adds PyTorch: eager, compile. Can be repeated.")
 ]
 SingleTask = Annotated[bool, typer.Option("--single-task", help="Adds one network per task, run one after the other.")]
+SingleTaskFrom = Annotated[
+    str | None,
+    typer.Option(metavar="CHECKPOINT", help="Of network stl, for --single-task. [default: random weights]"),
+]
 Layers = Annotated[bool, typer.Option("--layers", help="Adds times by layer and by branch.")]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="Of every engine on a CPU. [default: cores]")]
 WarmUp = Annotated[
@@ -62,6 +66,7 @@ def command(
     published: Published = False,
     torch: TorchModes = None,
     single_task: SingleTask = False,
+    single_task_from: SingleTaskFrom = None,
     layers: Layers = False,
     threads: Threads = None,
     warm_up: WarmUp = None,
@@ -88,6 +93,7 @@ def command(
         published=published,
         torch=tuple(torch or ()),
         single_task=single_task,
+        single_task_from=single_task_from,
         layers=layers,
         warm_up=warm_up,
         percentile=percentile,

@@ -65,6 +65,10 @@ def measure_here(order: BenchOrder) -> Report:
         rows = race(entrants, effort, against=order.against, meter=meter, progress=bar)
     if judge is not None:
         rows = [judge.judged(row, device) for row in rows]
+    if order.single_task:
+        from emadeploy.cli.bench_parts.single_task import with_costs
+
+        rows = with_costs(rows, _multi(entrants, order).row.name)
     if order.layers:
         with progress("times by layer") as bar:
             rows = with_layers(rows, progress=bar)
@@ -87,7 +91,8 @@ def _entrants(order: BenchOrder, device: str | None, judge: Judge | None) -> lis
     if order.published and "published" not in artifacts:
         path = _published(beside)
         found.insert(0, _entrant("published", path, order, device, judge))
-    return found + [_torch(mode, beside, order, device) for mode in order.torch]
+    found += [_torch(mode, beside, order, device) for mode in order.torch]
+    return found + (_single_task(beside, order) if order.single_task else [])
 
 
 def _named(paths: Sequence[Path]) -> dict[str, Path]:
@@ -130,6 +135,21 @@ def _entrant(name: str, path: Path, order: BenchOrder, device: str | None, judge
     except (ArtifactError, OSError) as error:
         return broken(name, path, error if isinstance(error, EmadeployError) else ArtifactError(str(error)))
     return replace(made, row=replace(made.row, notes=notes_of(manifest)))
+
+
+def _single_task(entrants: Sequence[Entrant], order: BenchOrder) -> list[Entrant]:
+    """Return the rows of a network per task, in the place of :func:`_multi`."""
+    with requires("a network per task", "export"):
+        from emadeploy.cli.bench_parts.single_task import single_task
+    return single_task(_multi(entrants, order), checkpoint=order.single_task_from)
+
+
+def _multi(entrants: Sequence[Entrant], order: BenchOrder) -> Entrant:
+    """Return the artifact that networks per task are held against: that of --against, else the first that is ours."""
+    ours = {each.row.name: each for each in entrants if each.row.artifact is not None and each.row.name != "published"}
+    if not ours:
+        raise ArtifactError("--single-task: no artifact could be read, in whose place the networks would be")
+    return ours.get(order.against or "") or next(iter(ours.values()))
 
 
 def _frame(manifest: Manifest, judge: Judge | None) -> UInt8:

@@ -23,6 +23,7 @@ class BenchOrder:
     - ``device``: 'auto', 'cpu', 'gpu', 'gpu:N', 'jetson'. ``threads``: of every engine; ``None``: a thread per core.
     - ``data``: DATA with truth to measure accuracy on. ``against``: the row that ratios are to; ``None``: the first.
     - ``published``, ``torch``, ``single_task``: rows beside those of the artifacts. ``layers``: times by layer.
+    - ``single_task_from``: the checkpoint of the networks per task; ``None``: random weights, for their speed alone.
     - ``warm_up``: calls before any is timed; ``None``: until the times are steady.
     - ``percentile``: 50, 90 or 99, which asks for so many calls as it needs; ``None``: 90, and 50 without artifacts.
     - ``min_time_s``: seconds that each engine runs at least; ratios get up to 20 times that to settle.
@@ -36,12 +37,15 @@ class BenchOrder:
     published: bool = False
     torch: Sequence[str] = ()
     single_task: bool = False
+    single_task_from: str | None = None
     layers: bool = False
     warm_up: int | None = None
     percentile: int | None = None
     min_time_s: float = 3.0
 
     def __post_init__(self) -> None:
+        if self.single_task_from is not None and not self.single_task:
+            raise SpecError(f"--single-task-from {self.single_task_from} goes with --single-task")
         unknown = [mode for mode in self.torch if mode not in TORCH_MODES]
         if unknown:
             raise SpecError(f"--torch {unknown[0]!r} is unknown; known: {', '.join(TORCH_MODES)}")

@@ -62,6 +62,7 @@ def flags(order: BenchOrder) -> list[str]:
         "--threads": order.threads,
         "--data": order.data,
         "--against": order.against,
+        "--single-task-from": order.single_task_from,
         "--warmup": order.warm_up,
         "--percentile": order.percentile,
         "--min-time": order.min_time_s if order.min_time_s != default.min_time_s else None,
