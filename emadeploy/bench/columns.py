@@ -65,7 +65,9 @@ def notes(report: Report) -> Iterator[str]:
             yield f"{UNSTABLE} {row.name}: its times are not to be trusted: {row.unstable}"
         if row.incomparable:
             yield f"{row.name}: no ratio: {row.incomparable}"
-        yield from (f"{row.name}: {note}" for note in row.notes)
+    for note in dict.fromkeys(note for row in report.rows for note in row.notes):
+        about = [row.name for row in report.rows if note in row.notes]
+        yield f"{', '.join(about) if len(about) < len(report.rows) or len(about) == 1 else 'all'}: {note}"
     untrained = [row.name for row in report.rows if row.untrained]
     if untrained:
         yield f"untrained, random weights, good for timing alone: {', '.join(untrained)}"

@@ -89,6 +89,11 @@ def test_the_notes_say_why() -> None:
     assert "x: a note" in found
     assert sum(note.startswith("ratio: ") for note in found) == 1
     assert found[-1] == "– or no column: too few calls to tell it (p99 662): --percentile 99"
+    twice = [replace(ROWS[0], notes=("same",)), replace(ROWS[1], notes=("same", "own"))]
+    said = list(notes(Report({}, {}, twice)))
+    assert "all: same" in said
+    assert "m.openvino-fp32: own" in said
+    assert "m.ort-fp32, m.openvino-fp32: same" in notes(Report({}, {}, [*twice, ROWS[2]]))
     assert "accuracy on d; in brackets the difference from fp32" in found
     assert "accuracy on d" in list(notes(Report({}, {}, [ROWS[2]])))
     estimates = Report({}, {}, [ROWS[-1]])

@@ -12,12 +12,15 @@ import typer
 from emadeploy.bench.columns import ESTIMATE
 from emadeploy.bench.compare import BETTER, FINE, WORSE, Change, Comparison, compare_reports
 from emadeploy.bench.report import read_report
+from emadeploy.cli.bench_parts.table import broken
 from emadeploy.evaluate.records import write_record
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+#: Characters of a name in a line.
+_NAMES = 24
 _STYLES = {BETTER: "green", WORSE: "red"}
 
 
@@ -52,7 +55,9 @@ def _table(comparison: Comparison) -> Table:
     for row in comparison.rows:
         name = f"{row.name} ({ESTIMATE})" if row.estimate else row.name
         style = _STYLES.get(row.verdict, "" if row.verdict in FINE else "red")
-        table.add_row(Text(name, style="bold"), "", "", "", Text(row.verdict, style=f"bold {style}".strip()))
+        table.add_row(
+            Text(broken(name, _NAMES), style="bold"), "", "", "", Text(row.verdict, style=f"bold {style}".strip())
+        )
         for change in row.changes:
             table.add_row(*map(Text, _cells(change)), style=_STYLES.get(change.verdict, ""))
     return table

@@ -69,7 +69,7 @@ def tables(report: Report, width: int) -> Iterator[Table]:
     from rich.text import Text
 
     room = max(_NAMES, width // 4)
-    lines = [_broken(name, room) for name in names(report)]
+    lines = [broken(name, room) for name in names(report)]
     room = max((len(line) for name in lines for line in name.split("\n")), default=0)
     for part in _parts(columns(report), width - room - _EDGES):
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, _GAP - 1, 0, 0))
@@ -83,7 +83,7 @@ def tables(report: Report, width: int) -> Iterator[Table]:
         yield table
 
 
-def _broken(name: str, room: int) -> str:
+def broken(name: str, room: int) -> str:
     """Return ``name`` in lines of at most ``room`` characters, broken behind spaces and points where there are any."""
     lines = [""]
     for piece in re.findall(r"[^\s./:_-]*[\s./:_-]*", name):
