@@ -29,6 +29,7 @@ _SIZE_TOLERANCE = 0.005
 _ACCURACY_TOLERANCE = 0.005
 #: Facts of a machine that say whether it is the same.
 _MACHINE = ("cpu", "architecture", "cores", "flags", "jetson", "l4t", "gpu")
+_JETSON = ("l4t", "power_mode", "locked")
 _TIMES = (("network", "latency_ms"), ("frame to maps", "end_to_end_ms"))
 _AMOUNTS = (
     ("peak memory", "peak_memory_mb", "MB", _MEMORY_TOLERANCE),
@@ -84,8 +85,8 @@ class Comparison:
 
 def compare_reports(old: Report, new: Report) -> Comparison:
     """Return what changed from ``old`` to ``new``; rows belong together by their name."""
-    machines = [_flat(report.machine) for report in (old, new)]
-    machine = _differences(machines[0], machines[1], tuple(sorted({*machines[0], *machines[1]})))
+    machines = [_identity(report.machine) for report in (old, new)]
+    machine = _differences(machines[0], machines[1], tuple({**machines[0], **machines[1]}))
     after = {row.name: row for row in new.rows}
     rows = [_compared(row, after.get(row.name), machine) for row in old.rows]
     known = {row.name for row in old.rows}
@@ -126,13 +127,13 @@ def _unlike(old: Row, new: Row) -> str:
     return "; ".join(filter(None, parts))
 
 
-def _flat(machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that say which machine it is; those of a Jetson one by one."""
-    flat: dict[str, Any] = {}
-    for key in _MACHINE:
-        value = machine.get(key)
-        flat |= {f"{key}.{inner}": one for inner, one in value.items()} if isinstance(value, Mapping) else {key: value}
-    return flat
+def _identity(machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts that say which machine it is, and in which state, without clocks and heat of the moment."""
+    facts = {key: machine.get(key) for key in _MACHINE}
+    jetson = machine.get("jetson")
+    if isinstance(jetson, Mapping):
+        facts |= {"jetson": jetson.get("model"), **{key.replace("_", " "): jetson.get(key) for key in _JETSON}}
+    return facts
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], keys: tuple[str, ...]) -> str:

@@ -108,11 +108,25 @@ def test_unlike_modes_are_refused_with_the_reason(change: dict[str, Any], reason
         ({"cores": 8}, "cores 2 then, 8 now"),
         ({"flags": ["avx2", "amx_int8"]}, "flags avx2 then, avx2 amx_int8 now"),
         ({"jetson": "Orin Nano"}, "jetson none then, Orin Nano now"),
+        ({"jetson": {"model": "Orin Nano"}}, "jetson none then, Orin Nano now"),
     ],
 )
 def test_another_machine_is_refused(machine: dict[str, Any], reason: str) -> None:
     row = compared(USUAL, USUAL, **machine)
     assert (row.verdict, row.reason) == ("refused", f"measured differently: {reason}")
+
+
+def test_a_jetson_is_the_same_in_the_same_power_mode_whatever_its_clock_is_now() -> None:
+    jetson = {"model": "Orin Nano", "l4t": "36.4.4", "power_mode": "MAXN", "locked": True, "gpu": {"now": 306.0}}
+
+    def against(**change: Any) -> ComparedRow:
+        reports = [report(USUAL, jetson=jetson), report(USUAL, jetson={**jetson, **change})]
+        return compare_reports(*reports).rows[0]
+
+    assert against(gpu={"now": 1020.0}).verdict == "within noise"
+    assert against(power_mode="15W").reason == "measured differently: power mode MAXN then, 15W now"
+    assert against(locked=False).reason == "measured differently: locked True then, False now"
+    assert against(l4t="39.2.0").reason == "measured differently: l4t 36.4.4 then, 39.2.0 now"
 
 
 def test_times_that_nobody_can_trust_are_not_judged() -> None:
