@@ -28,7 +28,7 @@ _MEMORY_TOLERANCE = 0.03
 _SIZE_TOLERANCE = 0.005
 _ACCURACY_TOLERANCE = 0.005
 #: Facts of a machine that say whether it is the same.
-_MACHINE = ("cpu", "architecture", "cores", "flags", "jetson", "l4t", "gpu")
+_MACHINE = ("cpu", "architecture", "cores", "flags", "governor", "jetson", "l4t", "gpu")
 _JETSON = ("l4t", "power_mode", "locked")
 _TIMES = (("network", "latency_ms"), ("frame to maps", "end_to_end_ms"))
 _AMOUNTS = (
