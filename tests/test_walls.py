@@ -195,10 +195,13 @@ class Wall(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Wall())
 import emadeploy, emadeploy.contract, emadeploy.robotics, emadeploy.runtime, emadeploy.runtime.backends
+import emadeploy.robotics.ros
 import emadeploy.runtime.trt
-for package in (emadeploy.contract, emadeploy.robotics, emadeploy.runtime, emadeploy.runtime.trt):
+robotics = (emadeploy.robotics, emadeploy.robotics.ros)
+for package in (emadeploy.contract, *robotics, emadeploy.runtime, emadeploy.runtime.trt):
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        if module.name.split(".")[-1] not in {"cuda", "pycuda"}:  # each imports the package of its name
+        # The packages of their names, and that of ROS, are what these import.
+        if module.name.split(".")[-1] not in {"cuda", "pycuda", "ros2_node"}:
             importlib.import_module(module.name)
 print(emadeploy.__file__)
 """

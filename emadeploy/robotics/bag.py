@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class Bag:
         with self._open() as reader:
             self.topic = _chosen(path, reader, topic)
             self._count = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
-            self._camera_topic = _camera_topic(reader, self.topic)
+            self._camera_topic = _recorded_camera_topic(reader, self.topic)
 
     @property
     def length(self) -> int:
@@ -118,7 +117,7 @@ class Bag:
 
     def _camera(self, message: Any) -> CameraInfo:
         # By convention of image_proc: image_rect, image_rect_color.
-        return replace(read_camera_info(message), rectified="rect" in self.topic)
+        return read_camera_info(message, rectified="rect" in self.topic)
 
     def _open(self) -> AbstractContextManager[Any]:
         return _opened(self._path, self._files)
@@ -171,9 +170,14 @@ def _chosen(path: Path, reader: Any, topic: str | None) -> str:
     return topic
 
 
-def _camera_topic(reader: Any, topic: str) -> str | None:
+def camera_topic(topic: str) -> str:
     """Return the topic of CameraInfo beside one of images: '/camera/camera_info' for '/camera/image_raw'."""
-    beside = f"{topic.removesuffix(_TRANSPORT).rpartition('/')[0]}/camera_info"
+    folder, slash, _ = topic.removesuffix(_TRANSPORT).rpartition("/")
+    return f"{folder}{slash}camera_info"
+
+
+def _recorded_camera_topic(reader: Any, topic: str) -> str | None:
+    beside = camera_topic(topic)
     return beside if any(c.topic == beside and c.msgtype == _CAMERA_INFO for c in reader.connections) else None
 
 

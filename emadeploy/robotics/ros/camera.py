@@ -9,8 +9,11 @@ from emadeploy.robotics.frame import Header
 from emadeploy.robotics.ros.types import Types, header_message
 
 
-def read_camera_info(message: Any) -> CameraInfo:
-    """Return the record of a CameraInfo of ROS 2, or of ROS 1, which writes its matrices in capitals."""
+def read_camera_info(message: Any, *, rectified: bool = False) -> CameraInfo:
+    """Return the record of a CameraInfo of ROS 2, or of ROS 1, which writes its matrices in capitals.
+
+    ``rectified``: whether the images beside it are.
+    """
     upper = hasattr(message, "K")
     d, k, r, p = (tuple(map(float, getattr(message, name.upper() if upper else name))) for name in "dkrp")
     roi = message.roi
@@ -24,6 +27,7 @@ def read_camera_info(message: Any) -> CameraInfo:
         distortion_model=str(message.distortion_model),
         binning=(int(message.binning_x), int(message.binning_y)),
         roi=(int(roi.x_offset), int(roi.y_offset), int(roi.height), int(roi.width), bool(roi.do_rectify)),
+        rectified=rectified,
     )
 
 
