@@ -132,7 +132,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     check_device(device, (TARGETS[manifest.target][1], manifest.rest))
     if device == "cpu":
         check_types(manifest)
-    settings = _settings(device, manifest.rest, threads)
+    settings = compile_settings(device, manifest.rest, threads)
     compiled, origin = _load(path, manifest, device, settings)
     tensors = frozenset(spec.name for spec in (*manifest.inputs, *manifest.outputs))
     found = ([signature(port, tensors) for port in ports] for ports in (compiled.inputs, compiled.outputs))
@@ -178,7 +178,7 @@ def compile_network(path: Path, device: str, rest: str, threads: int, *, measure
 
     Raises ArtifactError where OpenVINO cannot.
     """
-    settings = _settings(device, rest, threads) | ({"PERF_COUNT": True} if measure else {})
+    settings = compile_settings(device, rest, threads) | ({"PERF_COUNT": True} if measure else {})
     try:
         # From the path, not from a model in hand: OpenVINO maps the weights and lets go of the graph itself.
         return ov.Core().compile_model(str(path), device.upper(), settings)
@@ -232,7 +232,8 @@ def _failed(error: Exception) -> DeviceError:
     return DeviceError(f"OpenVINO {VERSION} failed while running: {reason(error)}")
 
 
-def _settings(device: str, rest: str, threads: int) -> dict[str, Any]:
+def compile_settings(device: str, rest: str, threads: int) -> dict[str, Any]:
+    """Return what every network is compiled with: OpenVINO's properties by name."""
     # Without the hint OpenVINO takes bf16 for fp32 wherever the device has it.
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[rest]}
     if device.split(".")[0] == "cpu":
