@@ -152,7 +152,7 @@ def plain_loop(artifact: Path, manifest: Manifest, threads: int) -> tuple[str, T
 
 def table(record: dict[str, Any]) -> list[str]:
     """Return the lines of the document: the table, and what it was measured on."""
-    lines = ["| engine | against | ours ms | theirs ms | ours / theirs | within |", "|---|---|---|---|---|---|"]
+    lines = ["| engine | against | ours ms | theirs ms | ours / theirs | agrees |", "|---|---|---|---|---|---|"]
     for row in record["rows"]:
         ends = "" if row["ratio_ci"] is None else " [{:.3f}, {:.3f}]".format(*row["ratio_ci"])
         lines.append(
@@ -164,7 +164,7 @@ def table(record: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"{record['machine']}, {record['threads']} threads{busy}; medians of {record['rounds']} rounds of "
-        f"{record['calls']} calls each; in brackets the ratio's interval at 95 %; within {record['within_percent']:g} %.",
+        f"{record['calls']} calls; in brackets the ratio's interval at 95 %. Agrees: within {record['within_percent']:g} %.",
     ]
 
 
