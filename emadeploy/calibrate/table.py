@@ -28,9 +28,10 @@ from emadeploy.calibrate.recipe import Recipe
 from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError
 from emadeploy.contract.manifest import file_digest
+from emadeploy.runtime.backends.onnxruntime import session_options
 from emadeploy.runtime.machine import usable_cores
 
-SCHEMA = 1
+SCHEMA = 2
 #: Results held at a time. More tensors than fit are watched in several runs over the frames.
 MEMORY = 640 * 2**20
 
@@ -138,13 +139,7 @@ def _session(model: onnx.ModelProto, outputs: list[str]) -> ort.InferenceSession
     for name in outputs:
         if name not in there:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = usable_cores()
-    # The engine's own layouts would be undone for every tensor that is watched.
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    # Big results would otherwise leave an arena of their size behind.
-    options.enable_cpu_mem_arena = False
+    options = session_options(usable_cores())
     return ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

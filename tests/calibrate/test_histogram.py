@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from emadeploy.calibrate.histogram import BINS, Histogram
+from emadeploy.calibrate.histogram import BINS, SAMPLES, Histogram
 
 ARRAYS = st.lists(
     hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), elements=st.floats(-1e6, 1e6, width=32)),
@@ -74,3 +74,32 @@ def test_values_that_are_not_finite_are_refused(bad):
     seen = histogram_of(np.ones(3, np.float32))
     with pytest.raises(ValueError, match="not finite"):
         seen.add(np.array([1, bad], np.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 288, 384), (1, 1, 521, 523), (3, SAMPLES + 1)])
+def test_of_a_large_array_evenly_spread_values_are_counted(shape):
+    """Each column holds one number: all columns must be met, and all about equally often."""
+    columns = np.broadcast_to(np.linspace(-1, 1, shape[-1], dtype=np.float32), shape).copy()
+    seen = histogram_of(columns)
+    assert SAMPLES // 4 < seen.counts.sum() <= SAMPLES
+    wanted = np.histogram(columns, 64, range=(-1, 1))[0] / columns.size
+    found = seen.counts.reshape(64, -1).sum(axis=1) / seen.counts.sum()
+    np.testing.assert_allclose(found, wanted, rtol=0.05)
+
+
+def test_the_ends_of_a_large_array_are_exact_and_what_is_not_finite_is_found_anywhere():
+    values = np.random.default_rng(3).normal(0, 1, 5 * SAMPLES).astype(np.float32)
+    for index in range(1, 12):  # among neighbours, of which few are counted
+        values[index] = 100 + index
+    seen = histogram_of(values)
+    assert (seen.low, seen.high) == (float(values.min()), 111)
+    values[7] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        seen.add(values)
+
+
+def test_zeros_alone_in_a_large_array_are_counted_like_any_other():
+    seen = histogram_of(np.zeros(2 * SAMPLES, np.float32), np.ones(2 * SAMPLES, np.float32))
+    zeros = seen.counts[BINS // 2]
+    assert 0 < zeros <= SAMPLES
+    assert seen.counts.sum() == 2 * zeros

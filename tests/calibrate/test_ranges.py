@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from emadeploy.calibrate import histogram as histogram_module
 from emadeploy.calibrate.histogram import BINS, Histogram
 from emadeploy.calibrate.ranges import choose_range, symmetric, union
 from emadeploy.calibrate.recipe import METHODS, load_recipe
@@ -124,6 +125,28 @@ def test_mse_has_the_least_error_of_all_methods(activations):
     }
     assert min(errors, key=errors.get) == "mse"
     assert errors["mse"] < 0.9 * errors["minmax"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("activations", ["symmetric", "asymmetric"])
+def test_ranges_of_large_arrays_are_those_of_all_their_values(method, activations, monkeypatch):
+    """Sixteen maps, of which a tenth is counted: the range and its rounding error are those of counting all."""
+    rng = np.random.default_rng(6)
+    maps = [np.maximum(rng.laplace(0, scale, (8, 120, 160)), -1) for scale in np.linspace(0.5, 1.5, 16)]
+
+    def found(samples: int) -> tuple[float, float]:
+        monkeypatch.setattr(histogram_module, "SAMPLES", samples)
+        histogram = Histogram()
+        for values in maps:
+            histogram.add(values.astype(np.float32))
+        # Beyond it lie as many of these values as beyond 99.99 of what real frames have.
+        return choose_range(histogram, recipe(method, activations, 99.9))
+
+    every, some = found(10**9), found(2**14)
+    assert some == pytest.approx(every, rel=0.06)
+    values = np.concatenate([values.ravel() for values in maps])
+    errors = [rounding_error(values, *ends, 254) for ends in (every, some)]
+    assert errors[1] <= 1.05 * errors[0]
 
 
 def test_helpers():
