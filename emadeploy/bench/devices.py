@@ -42,7 +42,7 @@ class Device:
 
 
 @cache
-def devices() -> dict[str, Device]:
+def devices() -> Mapping[str, Device]:
     """Return the table, by name, smallest first."""
     text = resources.files("emadeploy.bench").joinpath("devices.json").read_text(encoding="utf-8")
     known = {field.name for field in fields(Device)}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from emadeploy.bench.devices import Device
@@ -85,7 +85,7 @@ class Estimate:
     kinds_ms: Mapping[str, float]
     branches_ms: Mapping[str, float]
     network_mb: float
-    memory_mb: float = field(default=0.0)
+    memory_mb: float
 
 
 def estimate(work: Work, machine: Machine) -> Estimate:

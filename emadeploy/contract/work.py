@@ -7,7 +7,7 @@ whatever estimates times and memory from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -81,15 +81,18 @@ class Work:
         """Read what `to_dict` wrote; raises SpecError for anything else."""
         data = as_mapping("the work of a graph", data)
         layers = [as_list("a layer", layer) for layer in as_list("layers", data.get("layers"))]
-        totals = [data.get(key) for key in ("weight_bytes", "activation_bytes")]
-        require(all(isinstance(total, int) for total in totals), "weight_bytes or activation_bytes is not an int")
-        try:
-            made = tuple(
-                Layer(*(tuple(field) if isinstance(field, list) else field for field in layer)) for layer in layers
-            )
-        except TypeError as error:
-            raise SpecError(f"a layer has other fields than {', '.join(Layer.__dataclass_fields__)}: {error}") from None
-        return cls(made, *totals)
+        totals: dict[str, Any] = {key: data.get(key) for key in ("weight_bytes", "activation_bytes")}
+        for key, total in totals.items():
+            require(isinstance(total, int), f"{key} {total!r} is not an int")
+        return cls(tuple(map(_layer, layers)), **totals)
+
+
+def _layer(values: Sequence[Any]) -> Layer:
+    fields: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
+    try:
+        return Layer(*fields)
+    except TypeError as error:
+        raise SpecError(f"a layer has other fields than {', '.join(Layer.__dataclass_fields__)}: {error}") from None
 
 
 def to_json(record: Mapping[str, Any], works: Mapping[str, Mapping[str, Work]]) -> str:

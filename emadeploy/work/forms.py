@@ -18,7 +18,8 @@ MOVES = (
     "ScatterND",
 )
 COMPUTE = ("Conv", "ConvTranspose", "MatMul", "Gemm")
-_FLOATS = ("fp32", "fp16", "bf16", "fp64")
+#: Widest first.
+_FLOATS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,18 @@ class Forms:
         return Form(form.source, self.uniform)
 
     def precision(self, node: Node) -> str:
-        """Return the precision of the arithmetic of ``node``: int8 where both sides are, else their float type."""
-        first = node.inputs[:2] if node.op in COMPUTE else node.inputs[:1]
-        # The image is rounded as it is read.
-        types = [self.read(node, operand).type for operand in first if self.of[operand].source not in self.net.inputs]
+        """Return the precision in which ``node`` works: int8 where it reads bytes alone, else its widest float.
+
+        The image does not count where there is anything else: it is rounded as it is read.
+        """
         if self.uniform == "int8" and node.op in COMPUTE:
             return "int8"
-        floats = [type_ for type_ in types if type_ in _FLOATS]
-        if floats:
-            return "fp32" if "fp32" in floats or "fp64" in floats else floats[0]
-        if types:
-            return "int8" if node.op in COMPUTE else self._result_type(node)
-        return self._result_type(node)
-
-    def _result_type(self, node: Node) -> str:
-        type_ = self.uniform or self.net.tensors[node.outputs[0]].type
-        return type_ if type_ in _FLOATS else "fp32" if self.uniform is None else "fp16"
+        forms = [self.read(node, operand) for operand in (node.inputs[:2] if node.op in COMPUTE else node.inputs[:1])]
+        own = [form for form in forms if form.source not in self.net.inputs]
+        types = {form.type for form in own or forms}
+        widest = next((type_ for type_ in _FLOATS if type_ in types), None)
+        # What handles indices and truth values is no arithmetic of the network; it has to be called something.
+        return widest or ("int8" if "int8" in types else "fp32")
 
 
 def forms_of(net: Net, uniform: str | None = None, rest: str | None = None) -> Forms:

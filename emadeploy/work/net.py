@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 #: Type of a tensor -> bytes of a value.
-WIDTHS = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "fp64": 8, "bool": 1}
+WIDTHS = {"int8": 1, "fp16": 2, "bf16": 2, "fp32": 4, "int32": 4, "int64": 8, "bool": 1}
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ import onnx
 from emadeploy.contract.errors import ArtifactError, first_line
 from emadeploy.work.net import WIDTHS, Net, Node, Tensor, folded
 
-_TYPES = {
+_TYPES: dict[int, str] = {
     onnx.TensorProto.FLOAT: "fp32",
     onnx.TensorProto.FLOAT16: "fp16",
     onnx.TensorProto.BFLOAT16: "bf16",
-    onnx.TensorProto.DOUBLE: "fp64",
     onnx.TensorProto.INT8: "int8",
     onnx.TensorProto.UINT8: "int8",
     onnx.TensorProto.INT32: "int32",

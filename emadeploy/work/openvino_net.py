@@ -12,7 +12,6 @@ _TYPES = {
     "FP32": "fp32",
     "FP16": "fp16",
     "BF16": "bf16",
-    "FP64": "fp64",
     "I8": "int8",
     "U8": "int8",
     "I32": "int32",
@@ -59,7 +58,9 @@ def _net(root: ElementTree.Element) -> Net:
     }
     tensors: dict[str, Tensor] = {}
     constants: set[str] = set()
-    nodes, inputs, outputs = [], [], []
+    nodes: list[Node] = []
+    inputs: list[str] = []
+    outputs: list[str] = []
     for layer in root.iterfind("layers/layer"):
         number, kind = layer.attrib["id"], layer.attrib["type"]
         results = {f"{number}:{port.attrib['id']}": _tensor(port) for port in layer.iterfind("output/port")}
