@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from emadeploy.contract.errors import BackendMissing, SpecError
+from emadeploy.contract.errors import SpecError
 from emadeploy.contract.guarded import Guarded
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.preprocess import UInt8
@@ -24,6 +24,8 @@ from emadeploy.runtime.session import Array, check_manifest
 PROFILERS: dict[str, Guarded] = {
     "onnxruntime": Guarded("emadeploy.runtime.profiles.onnxruntime:profile", "onnxruntime", "onnxruntime"),
     "openvino": Guarded("emadeploy.runtime.profiles.openvino:profile", "openvino", "openvino"),
+    "tensorrt": Guarded("emadeploy.runtime.profiles.tensorrt:profile", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": Guarded("emadeploy.runtime.profiles.tensorrt:profile", "tensorrt_rtx", "tensorrt-rtx"),
 }
 #: Runs that are counted, after one that finds the memory.
 RUNS = 9
@@ -49,7 +51,14 @@ class Profiler(Protocol):
     """The function ``profile`` of each module in :mod:`emadeploy.runtime.profiles`."""
 
     def __call__(
-        self, directory: Path, manifest: Manifest, inputs: Mapping[str, Array], *, threads: int, device: str, runs: int
+        self,
+        directory: Path,
+        manifest: Manifest,
+        inputs: Mapping[str, Array],
+        *,
+        threads: int,
+        device: str | None,
+        runs: int,
     ) -> list[LayerTime]:
         """Run the artifact in ``directory``, whose digests are checked, 1 + ``runs`` times; return its layers in order.
 
@@ -68,7 +77,7 @@ def profile(
     """Return the layers of an artifact with their times on ``frame``, uint8 (H, W, 3) RGB, in the order they ran.
 
     ``threads`` and ``device`` are as :func:`emadeploy.load` has them. Raises SpecError for a number that is not
-    positive, BackendMissing where the engine is not installed or tells no times of layers, and what loading raises.
+    positive, BackendMissing where the engine is not installed, and what loading raises.
     """
     for what, number in (("runs", runs), ("threads", threads)):
         if number is not None and number < 1:
@@ -76,13 +85,7 @@ def profile(
     directory = Path(artifact)
     manifest = Manifest.read(directory)
     check_manifest(manifest)
-    guarded = PROFILERS.get(manifest.engine)
-    if guarded is None:
-        raise BackendMissing(
-            f"engine {manifest.engine!r} tells no times of layers in this version of emadeploy; "
-            f"{', '.join(PROFILERS)} do. For TensorRT: trtexec --loadEngine=... --dumpProfile"
-        )
-    measure: Profiler = guarded.load(f"engine {manifest.engine!r}")
+    measure: Profiler = PROFILERS[manifest.engine].load(f"engine {manifest.engine!r}")
     manifest.verify_files(directory)
     inputs = prepare(manifest, frame)
-    return measure(directory, manifest, inputs, threads=threads or usable_cores(), device=device or "cpu", runs=runs)
+    return measure(directory, manifest, inputs, threads=threads or usable_cores(), device=device, runs=runs)

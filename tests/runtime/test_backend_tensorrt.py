@@ -23,6 +23,8 @@ from emadeploy.contract.errors import ArtifactError, BackendMissing, DeviceError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.backends import opener
 from emadeploy.runtime.backends import tensorrt as backend
+from emadeploy.runtime.profile import profile
+from emadeploy.runtime.profiles import tensorrt as profiles
 from emadeploy.runtime.trt import compiling, first_load, record
 from emadeploy.runtime.trt.child import compile_plan
 from emadeploy.runtime.trt.device import here
@@ -119,6 +121,42 @@ def test_it_answers_what_the_graph_says(install_trt: Install, make_engine: Make,
     session.close()
     session.close()
     assert machine.kinds() == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_times_of_layers_are_those_of_the_profiler(
+    install_trt: Install, make_engine: Make, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    layers_of = tensorrt_fake.layers_of
+
+    def named(model: Any) -> list[dict[str, Any]]:
+        named = zip(layers_of(model), ("backbone.0/Conv", "heads.depth/Split"), strict=True)
+        return [{**layer, "Name": name, "Metadata": f"[ONNX Layer: {name}]"} for layer, name in named]
+
+    monkeypatch.setattr(tensorrt_fake, "layers_of", named)
+    _, machine = install_trt(version)
+    layers = profile(make_engine(version.split("-")[0]), np.zeros((50, 70, 3), np.uint8), runs=3)
+    assert [(one.name, one.kind, one.branch, one.precision, one.milliseconds) for one in layers] == [
+        ("backbone.0/Conv", "CaskConvolution", "backbone", "fp32", 2.0),
+        ("heads.depth/Split", "kgen", "heads.depth", "fp32", 1.0),
+    ]
+    assert machine.kinds() == []
+
+
+def test_layers_that_the_inspector_does_not_know_are_told_by_name(
+    install_trt: Install, make_engine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_trt()
+    monkeypatch.setattr(profiles, "profile_runs", lambda *_, **__: ([], {"ctal/MatMul + x": [1.0, 3.0, 2.0]}))
+    (layer,) = profile(make_engine(), np.zeros((50, 70, 3), np.uint8))
+    assert (layer.name, layer.kind, layer.branch, layer.milliseconds) == ("ctal/MatMul + x", "unknown", "ctal", 2.0)
+
+
+def test_a_profiler_that_hears_nothing_is_an_error(install_trt: Install, make_engine: Make, monkeypatch: Any) -> None:
+    install_trt()
+    monkeypatch.setattr(profiles, "profile_runs", lambda *_, **__: ([], {}))
+    with pytest.raises(DeviceError, match="told its profiler no time of any layer"):
+        profile(make_engine(), np.zeros((50, 70, 3), np.uint8))
 
 
 def test_through_the_public_face(install_trt: Install, make_engine: Make) -> None:

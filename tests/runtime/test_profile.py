@@ -12,10 +12,8 @@ from networks import CONVOLUTIONS, PRODUCT, SIZE, insert_qdq, tiny_graph
 from emadeploy.build.graph import OnnxGraph
 from emadeploy.build.onnxruntime import build as build_onnxruntime
 from emadeploy.contract.branches import OTHER, branch_of
-from emadeploy.contract.errors import ArtifactError, BackendMissing, DeviceError, FrameError, SpecError
-from emadeploy.contract.manifest import Manifest
+from emadeploy.contract.errors import ArtifactError, DeviceError, FrameError, SpecError
 from emadeploy.contract.preprocess import preprocess
-from emadeploy.runtime import profile as module
 from emadeploy.runtime.profile import profile
 from emadeploy.runtime.profiles.onnxruntime import layer_times
 
@@ -122,10 +120,3 @@ def test_an_altered_artifact_is_refused(tmp_path: Path) -> None:
         file.write(b" ")
     with pytest.raises(ArtifactError, match=r"model\.onnx has"):
         profile(tmp_path / "artifact", FRAME)
-
-
-def test_an_engine_that_tells_no_times_is_named(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Manifest.read(artifact).engine in module.PROFILERS
-    monkeypatch.setattr(module, "PROFILERS", {})
-    with pytest.raises(BackendMissing, match="engine 'onnxruntime' tells no times of layers"):
-        profile(artifact, FRAME)

@@ -11,7 +11,8 @@ import logging
 import os
 import re
 import threading
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from emadeploy.contract.errors import DeviceError, SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.queue import Answers, InferQueue, Inputs
 from emadeploy.runtime.session import Array, check_signature
+from emadeploy.runtime.trt.callbacks import make_profiler
 from emadeploy.runtime.trt.first_load import compile_once
 from emadeploy.runtime.trt.library import Library, load_library
 from emadeploy.runtime.trt.memory import Arena, Buffer, Gpu, Graph, open_gpu
@@ -164,6 +166,9 @@ class _Slot:
         # The pinned arrays are the next frame's; what is returned is the caller's.
         return {tensor.name: self._arrays[tensor.name].copy() for tensor in self._loaded.tensors if not tensor.is_input}
 
+    def attach(self, profiler: Any) -> None:
+        self._context.profiler = profiler
+
     def close(self) -> None:
         self._arrays.clear()
         with suppress(DeviceError), self._loaded.gpu.current():  # a lost GPU must not hide what lost it
@@ -221,8 +226,27 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     ``device`` is 'gpu' or 'gpu:1'; ``threads`` is for engines on a CPU. The digest of the engine, which is native code,
     is checked before TensorRT sees it. Raises DeviceError also where the engine is another GPU's or another TensorRT's.
     """
+    return TensorRtSession(_load(directory, manifest, device, _graph_choice()))
+
+
+def profile_runs(
+    directory: Path, manifest: Manifest, inputs: Inputs, *, device: str | None, runs: int
+) -> tuple[list[Mapping[str, Any]], dict[str, list[float]]]:
+    """Run an artifact ``runs`` times under TensorRT's profiler: the layers that its inspector tells of, and the
+    milliseconds of each run by the layer's name, in the order in which they ran. Raises as :func:`open_session` does.
+    """
+    loaded = _load(directory, manifest, device, graphs=False)
+    with closing(_Slot(loaded)) as slot, loaded.gpu.current():
+        profiler = make_profiler(loaded.library.module)
+        slot.attach(profiler)
+        for _ in range(runs):
+            slot.start(inputs)
+            slot.wait()
+        return loaded.library.layers(loaded.engine), profiler.times
+
+
+def _load(directory: Path, manifest: Manifest, device: str | None, graphs: bool | None) -> _Loaded:
     index = _gpu_index(device)
-    graphs = _graph_choice()
     gpu = open_gpu(index)
     library = load_library(manifest.engine)
     if not (directory / RECORD_NAME).exists():
@@ -236,7 +260,7 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
     path = directory / record.plan
     found = ([tensor.signature for tensor in tensors if tensor.is_input is given] for given in (True, False))
     check_signature(str(path), manifest, *found)
-    return TensorRtSession(_Loaded(library, engine, gpu, tensors, path, graphs))
+    return _Loaded(library, engine, gpu, tensors, path, graphs)
 
 
 def _gpu_index(device: str | None) -> int:

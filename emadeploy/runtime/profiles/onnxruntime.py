@@ -27,14 +27,14 @@ Event = Mapping[str, Any]
 
 
 def profile(
-    directory: Path, manifest: Manifest, inputs: Mapping[str, Array], *, threads: int, device: str, runs: int
+    directory: Path, manifest: Manifest, inputs: Mapping[str, Array], *, threads: int, device: str | None, runs: int
 ) -> list[LayerTime]:
     """Return the kernels of an artifact; see :class:`emadeploy.runtime.profile.Profiler`."""
     with tempfile.TemporaryDirectory(prefix="emadeploy-profile-") as folder:
         options = session_options(threads)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = create(directory, manifest, options, device)
+        session = create(directory, manifest, options, device or "cpu")
         try:
             for _ in range(1 + runs):
                 session.run(None, dict(inputs))

@@ -24,9 +24,10 @@ from emadeploy.runtime.session import Array
 
 
 def profile(
-    directory: Path, manifest: Manifest, inputs: Mapping[str, Array], *, threads: int, device: str, runs: int
+    directory: Path, manifest: Manifest, inputs: Mapping[str, Array], *, threads: int, device: str | None, runs: int
 ) -> list[LayerTime]:
     """Return the layers of an artifact; see :class:`emadeploy.runtime.profile.Profiler`."""
+    device = device or "cpu"
     check_device(device, (TARGETS[manifest.target][1], manifest.rest))
     compiled = compile_network(directory / manifest.engine_file, device, manifest.rest, threads, measure=True)
     (tensor,) = inputs.values()

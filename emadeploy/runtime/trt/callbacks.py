@@ -1,4 +1,4 @@
-"""What TensorRT calls back while it works: a logger, which keeps what matters, and a monitor of a build's progress."""
+"""What TensorRT calls back while it works: a logger, which keeps what matters, a monitor of a build, a profiler."""
 
 from __future__ import annotations
 
@@ -51,3 +51,17 @@ def make_monitor(module: Any, report: Monitor) -> Any:
             self._phases.pop(phase_name, None)
 
     return ProgressMonitor()
+
+
+def make_profiler(module: Any) -> Any:
+    """Return a profiler for ``module``: its ``times`` are the milliseconds of each run, by the name of the layer."""
+
+    class Profiler(module.IProfiler):  # type: ignore[misc]
+        def __init__(self) -> None:
+            module.IProfiler.__init__(self)
+            self.times: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.setdefault(layer_name, []).append(ms)
+
+    return Profiler()
