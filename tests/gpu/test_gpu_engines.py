@@ -12,6 +12,7 @@ from emadeploy import load
 from emadeploy.contract.errors import BackendMissing
 from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.backends import tensorrt as backend
+from emadeploy.runtime.profile import profile
 from emadeploy.runtime.trt.library import load_library
 from emadeploy.runtime.trt.memory import Gpu, open_gpu
 
@@ -132,3 +133,9 @@ def test_the_rewritten_network_is_the_published_one_in_torch(cuda_torch: None) -
 
 def test_there_is_a_gpu_to_open(gpu: Gpu) -> None:
     assert open_gpu() is gpu
+
+
+def test_the_profiler_tells_the_time_of_the_layers(engine: Path) -> None:
+    layers = profile(engine, np.zeros((64, 96, 3), np.uint8), runs=3)
+    assert sum(layer.milliseconds for layer in layers) > 0
+    assert any(layer.kind != "unknown" for layer in layers), "the inspector names layers as the profiler does"
