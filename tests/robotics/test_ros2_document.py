@@ -1,0 +1,55 @@
+"""docs/ros2.md cannot rot: its tables are those of the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+import rclpy_fake
+
+from emadeploy.contract.spec import TaskSpec
+from emadeploy.robotics.ros.maps import topics_of
+
+pytest.importorskip("rosbags")
+
+TEXT = (Path(__file__).parents[2] / "docs" / "ros2.md").read_text("utf-8")
+
+
+def table(section: str) -> dict[str, list[str]]:
+    """Return the first table of a section: names in its first column -> the other cells."""
+    body = TEXT.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    lines = [line for line in body.splitlines() if line.startswith("| `")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return {name: row[1:] for row in cells for name in re.findall(r"`(\w+)`", row[0])}
+
+
+def test_every_topic_is_told_with_its_type() -> None:
+    kinds = ("semseg", "human_parts")
+    tasks = [TaskSpec(kind, channels=3) for kind in kinds] + [
+        TaskSpec(kind) for kind in ("depth", "normals", "edge", "saliency")
+    ]
+    told = table("Topics")
+    topics = topics_of(tasks)
+    assert told.keys() == topics.keys()
+    for name, kind in topics.items():
+        if not name.startswith("human_parts"):
+            assert f"`{kind.replace('/msg/', '/')}`" in told[name][0], name
+
+
+def test_every_parameter_is_told_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    rclpy_fake.install(monkeypatch)
+    monkeypatch.delitem(__import__("sys").modules, "emadeploy.robotics.ros2_node", raising=False)
+    from emadeploy.robotics import ros2_node
+
+    told = table("The node")
+    flags = {name for name in told if name.startswith("publish_")}
+    assert told.keys() - flags == ros2_node.PARAMETERS.keys()
+    assert flags == {"publish_depth", "publish_labels"}
+    for name, default in ros2_node.PARAMETERS.items():
+        if default != "":
+            assert told[name][0] == f"`{default}`", name
+
+
+def test_the_launch_file_is_python() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    compile(code, "launch.py", "exec")
+    assert '-m", "emadeploy.robotics.ros2_node' in code
