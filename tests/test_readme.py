@@ -53,7 +53,7 @@ def test_commands_exist_with_the_options_shown(arguments):
 
 def test_there_are_five_examples_and_a_wrong_one_would_be_seen():
     assert "in five examples" in README
-    assert [len(commands([block])) for block in blocks("sh") if commands([block])] == [5, 4, 2]
+    assert [len(commands([block])) for block in blocks("sh") if commands([block])] == [5, 4, 3, 2]
     with pytest.raises(Exception, match="No such option"):
         parse(["export", "x", "--targte", "onnxruntime-fp32"])
     with pytest.raises(KeyError):
