@@ -5,14 +5,29 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from emadeploy import __version__
 from emadeploy.cli.options import requires
-from emadeploy.contract.errors import SpecError
+from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.files import write_file
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
+Kserve = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR|-", help="Serve nothing; write the manifests that serve these in KServe (-: print them)."
+    ),
+]
+Image = Annotated[
+    str | None, typer.Option(help="kserve: of deploy/Dockerfile.*, in your registry. [default: emadeploy:VERSION]")
+]
+Storage = Annotated[
+    str | None,
+    typer.Option(metavar="URI", help="kserve: the folder that holds the artifacts. [default: pvc://emadeploy-models/]"),
+]
 
 
 def command(
@@ -23,8 +38,19 @@ def command(
     timeout: Annotated[float, typer.Option(metavar="S", min=0.001, help="Seconds for one request.")] = 30.0,
     max_body: Annotated[int, typer.Option(metavar="MIB", min=1)] = 64,
     token_file: Annotated[Path | None, typer.Option(metavar="FILE", help="[default: $EMADEPLOY_TOKEN]")] = None,
+    kserve: Kserve = None,
+    image: Image = None,
+    storage: Storage = None,
 ) -> None:
     """Serve artifacts over HTTP in the Open Inference Protocol, with a page to try them at /."""
+    if kserve is not None:
+        elsewhere = {"--port": port != 8000, "--host": host != "127.0.0.1", "--token-file": token_file is not None}
+        _check_flags(elsewhere, "the manifests of --kserve say it themselves: leave it out")
+        write_manifests(
+            artifacts, kserve, image=image, storage=storage, queue=queue, timeout=timeout, max_body=max_body
+        )
+        return
+    _check_flags({"--image": image is not None, "--storage": storage is not None}, "it goes with --kserve")
     with requires("serve", "serve"):
         from emadeploy.serve.app import make_app
         from emadeploy.serve.gate import Limits
@@ -45,6 +71,34 @@ def command(
     if stuck:
         _say(f"DeviceError: the engine of {', '.join(stuck)} does not stop; the process ends without it")
         os._exit(1)  # an orderly end would wait for the thread inside the engine
+
+
+def write_manifests(
+    artifacts: list[Path], place: str, *, image: str | None, storage: str | None, **limits: Any
+) -> None:
+    """Write the manifests of KServe into the folder ``place``, or print them where it is '-'."""
+    with requires("serve --kserve", "serve"):
+        from emadeploy.serve.kserve import Cluster, manifests
+
+    cluster = Cluster(image or f"emadeploy:{__version__}", storage or "pvc://emadeploy-models/", **limits)
+    made = manifests(artifacts, cluster)
+    if place == "-":
+        print("---\n".join(made.values()), end="")
+        return
+    folder = Path(place)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--kserve {folder} cannot be made: {error.strerror}") from None
+    for name, text in made.items():
+        write_file(folder / name, text)
+        print(f"wrote {folder / name}")
+
+
+def _check_flags(given: dict[str, bool], why: str) -> None:
+    for flag, is_given in given.items():
+        if is_given:
+            raise SpecError(f"{flag}: {why}")
 
 
 def _announce(names: str, address: str) -> None:

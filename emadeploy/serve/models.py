@@ -148,10 +148,8 @@ class Served:
         return {"name": self.name, "version": "1", **self.counts.stats()}
 
 
-def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
-    """Load the artifacts; ``queue`` requests of each may wait. Raises SpecError for names that collide."""
-    if queue < 1:
-        raise SpecError(f"queue {queue} is not positive")
+def served_names(artifacts: Iterable[Path]) -> dict[str, Path]:
+    """Return name -> artifact: the names of their folders. Raises SpecError for names that collide or are none."""
     folders = [(path.resolve().name, path) for path in artifacts]
     for name, path in folders:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -160,9 +158,17 @@ def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
             raise SpecError(f"{path} would be served at v2/models/stats, which is the statistics of all; rename it")
         if sum(other in (name, f"{name}.raw") for other, _ in folders) > 1:
             raise SpecError(f"two artifacts would be served as {name!r} ({path}); rename the folder of one")
+    return dict(folders)
+
+
+def open_models(artifacts: Iterable[Path], queue: int) -> dict[str, Served]:
+    """Load the artifacts; ``queue`` requests of each may wait. Raises as :func:`served_names` and `runtime.load` do."""
+    if queue < 1:
+        raise SpecError(f"queue {queue} is not positive")
+    folders = served_names(artifacts)
     models: dict[str, Served] = {}
     try:
-        for name, path in folders:
+        for name, path in folders.items():
             worker = Worker(load(path), queue + 1)
             models[name] = Served(name, worker, raw=False)
             if worker.runtime.manifest.frame_size is None:
