@@ -164,7 +164,8 @@ def table(record: dict[str, Any]) -> list[str]:
         *lines,
         "",
         f"{record['machine']}, {record['threads']} threads{busy}; medians of {record['rounds']} rounds of "
-        f"{record['calls']} calls; in brackets the ratio's interval at 95 %. Agrees: within {record['within_percent']:g} %.",
+        f"{record['calls']} calls; in brackets the ratio's interval at 95 %. Agrees: "
+        f"within {record['within_percent']:g} %.",
     ]
 
 
