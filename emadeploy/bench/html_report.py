@@ -72,7 +72,10 @@ def _warning(rows: Sequence[Row]) -> str:
     if rows and all(row.estimate for row in rows):
         return "Estimates: computed from the layers of the artifacts. Nothing on this page was measured."
     unstable = [row.name for row in rows if row.unstable]
-    return f"Unstable times, see the notes: {', '.join(unstable)}." if unstable else ""
+    untrained = [row.name for row in rows if row.untrained]
+    told = [f"Unstable times, see the notes: {', '.join(unstable)}."] if unstable else []
+    told += [f"Untrained, random weights: what they answer means nothing: {', '.join(untrained)}."] if untrained else []
+    return " ".join(told)
 
 
 def _table(report: Report) -> Facts:

@@ -16,6 +16,8 @@ from emadeploy.bench.svg import document, log_ticks, tag, ticks
 
 #: Colours of `page.css`: .s0 to .s7.
 SERIES = 8
+#: Numbers that differ by less, as a share, are one: no axis can tell them apart.
+_SAME = 1e-6
 #: Left, top, right and bottom, pixels.
 _Box = tuple[float, float, float, float]
 #: Pixels between two names over a histogram that must not touch.
@@ -48,12 +50,14 @@ class Bar:
 def histogram(
     title: str, samples: Sequence[float], marks: Mapping[str, float], extent: tuple[float, float], unit: str = "ms"
 ) -> str:
-    """Return how often each time came, between the ends of ``extent``, which plots that stand together share.
+    """Return how often each time came, between the ends of ``extent``.
 
     ``marks`` are lines with a name, such as percentiles. What lies beyond an end is counted in the bin there.
     """
     width, height, edge, top, bottom = 560, 168, 10, 46, 138
-    low, high = extent if extent[1] > extent[0] else (extent[0] - 0.5, extent[0] + 0.5)
+    low, high = extent
+    if high - low <= _SAME * abs(high):
+        low, high = low - 0.5, high + 0.5
     bins = max(8, min(40, round(3 * math.sqrt(len(samples)))))  # a bin of a single call tells nothing
     counts, _ = np.histogram(np.clip(samples, low, high), bins, (low, high))
     step, tallest = (width - 2 * edge) / bins, int(counts.max())
@@ -193,7 +197,7 @@ def _crowded(box: _Box, taken: Sequence[_Box]) -> float:
 
 def _widened(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    margin = 0.12 * (high - low) or 0.05 * abs(high) or 1.0
+    margin = 0.12 * (high - low) if high - low > _SAME * abs(high) else 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
 

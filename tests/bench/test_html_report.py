@@ -100,6 +100,7 @@ def test_estimates_and_doubts_stand_above_everything() -> None:
     assert "Nothing on this page" not in mixed
     assert 'class="s1 hollow"' in mixed
     assert "Unstable times, see the notes: m.int8." in page(replace(ROW, unstable="the clock fell"))
+    assert "what they answer means nothing: m.int8." in page(replace(ROW, untrained=True))
 
 
 def test_everything_is_escaped() -> None:

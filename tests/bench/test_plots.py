@@ -55,6 +55,10 @@ def test_a_histogram_of_one_time_and_names_that_would_touch() -> None:
     assert len(found(root, "rect")) == 1
     assert len(found(root, "line", "mark")) == 2
     assert "p90" not in texts(root)
+    close = 100.0, math.nextafter(100.0, 200)
+    assert len(found(parsed(histogram("a", close, {"p50": 100.0}, close)), "rect")) == 1
+    points = [Point("one", close[0], close[1]), Point("two", close[1], close[0])]
+    assert len(found(parsed(scatter("t", points, "x", "y", higher_is_better=True)), "circle")) == 2
     assert "p90 5 ms" in root[1].text
 
 

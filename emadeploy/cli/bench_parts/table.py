@@ -53,12 +53,12 @@ def layer_tables(report: Report) -> Iterator[Table]:
         for head in ("layers", "ms", "share"):
             table.add_column(head, justify="right", no_wrap=True, vertical="bottom")
         for branch in row.layers["branches"]:
-            cells = branch["branch"], str(branch["layers"]), milliseconds(branch["ms"]), f"{branch['ms'] / total:.1%}"
-            table.add_row(*map(Text, cells))
+            count, time, share = str(branch["layers"]), milliseconds(branch["ms"]), f"{branch['ms'] / total:.1%}"
+            table.add_row(*map(Text, (branch["branch"], count, time, share)))
         table.add_section()
         for layer in row.layers["layers"][:_SLOWEST]:
-            cells = f"{layer['name']} ({layer['kind']}, {layer['precision']})", "", milliseconds(layer["ms"])
-            table.add_row(*map(Text, (*cells, f"{layer['ms'] / total:.1%}")))
+            name = f"{layer['name']} ({layer['kind']}, {layer['precision']})"
+            table.add_row(*map(Text, (name, "", milliseconds(layer["ms"]), f"{layer['ms'] / total:.1%}")))
         yield table
 
 
