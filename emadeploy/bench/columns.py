@@ -38,6 +38,7 @@ def columns(report: Report) -> list[Column]:
     rows = report.rows
     found = [
         *_times(rows),
+        _column(rows, (*_NETWORK, "at least", "ms"), _of("latency_ms", "bound"), milliseconds),
         _column(rows, ("fps",), lambda row: row.fps, rate),
         _column(rows, ("stream", "fps"), lambda row: row.stream_fps, rate),
         _column(rows, (*_NETWORK, "ratio"), lambda row: row.speedup, times),
@@ -57,7 +58,7 @@ def notes(report: Report) -> Iterator[str]:
     estimated = [row for row in report.rows if row.estimate]
     if estimated:
         which = "all lines are estimates" if len(estimated) == len(report.rows) else "lines that say estimate"
-        yield f"{which}: computed from the layers of the artifact, not measured"
+        yield f"{which}: computed from the layers of the artifact, not measured; p50 is the likely value"
     for row in report.rows:
         if not row.measured:
             yield f"{row.name}: {row.status}"

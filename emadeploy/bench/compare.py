@@ -109,6 +109,8 @@ def _compared(old: Row, new: Row | None, machine: str) -> ComparedRow:
         return ComparedRow(old.name, verdict, f"{new.status}{before}", estimate=new.estimate)
     if not old.measured:
         return ComparedRow(old.name, BETTER, f"has numbers now; before: {old.status}", estimate=new.estimate)
+    # Wherever the sums were done, an estimate is of the device in its mode.
+    machine = "" if old.estimate and new.estimate else machine
     why = "; ".join(filter(None, (machine, _unlike(old, new))))
     if why:
         return ComparedRow(old.name, REFUSED, f"measured differently: {why}", estimate=new.estimate)

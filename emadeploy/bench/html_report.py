@@ -47,7 +47,8 @@ def compose(
         lead=_lead(report),
         warning=_warning(report.rows),
         facts=_table(report),
-        machine=_machine(report.machine),
+        # That of an estimate is in its name; this one only did the sums.
+        machine=() if _all_estimates(report.rows) else _machine(report.machine),
         sections=[section for section in sections if section is not None and section.frames],
         footer=("Written by emadeploy bench. This file is complete in itself: nothing is fetched when it is opened.",),
     )
@@ -68,8 +69,12 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
+def _all_estimates(rows: Sequence[Row]) -> bool:
+    return bool(rows) and all(row.estimate for row in rows)
+
+
 def _warning(rows: Sequence[Row]) -> str:
-    if rows and all(row.estimate for row in rows):
+    if _all_estimates(rows):
         return "Estimates: computed from the layers of the artifacts. Nothing on this page was measured."
     unstable = [row.name for row in rows if row.unstable]
     untrained = [row.name for row in rows if row.untrained]

@@ -154,6 +154,7 @@ def test_estimates_are_exact_and_say_what_they_are() -> None:
     row = compared(old, replace(old, latency_ms={"p50": 12.0}))
     assert (row.verdict, row.estimate) == ("worse", True)
     assert row.changes[0].interval == (1.2, 1.2)
+    assert compared(old, old, cpu="another").verdict == "within noise"
 
 
 def test_rows_that_are_missing_new_or_failed() -> None:

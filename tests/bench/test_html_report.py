@@ -94,6 +94,7 @@ def test_estimates_and_doubts_stand_above_everything() -> None:
     assert "Estimates: computed from the layers of the artifacts. Nothing on this page was measured." in text
     assert "1 estimate, not measured." in text
     assert "in a process of its own" not in text
+    assert "a CPU" not in text  # that of the machine that did the sums
     assert "m.int8 (estimate)" in text
     mixed = page(ROW, replace(estimate, name="other"))
     assert "1 engine measured; 1 estimate, not measured." in mixed

@@ -34,7 +34,16 @@ ROWS = [
         energy_j=0.4217,
     ),
     Row("m.trt-int8", "trt-int8", "failed: DeviceError: [no] GPU", 10.0, 2),
-    Row("orin-nano", "trt-int8", MEASURED, 10.0, None, estimate=True, latency_ms={"p50": 31.25, "p90": None}, fps=32.0),
+    Row(
+        "orin-nano",
+        "trt-int8",
+        MEASURED,
+        10.0,
+        None,
+        estimate=True,
+        latency_ms={"p50": 31.25, "p90": None, "bound": 4.5},
+        fps=32.0,
+    ),
 ]
 REPORT = Report({}, {}, ROWS)
 
@@ -62,6 +71,7 @@ def test_every_line_says_what_it_is() -> None:
 def test_the_columns() -> None:
     assert cells(REPORT, "network", "p50 ms") == ("812.5", "640.2", "190.5", "–", "31.2")
     assert cells(REPORT, "network", "p90 ms") == ("812.5", "640.2", "190.5", "–", "–")
+    assert cells(REPORT, "network", "at least", "ms") == ("–", "–", "–", "–", "4.50")
     assert cells(REPORT, "fps") == ("1.23", "1.56", "5.25", "–", "32.0")
     assert cells(REPORT, "network", "ratio") == ("1.00×", "1.27×", "4.27×", "–", "–")
     # Against fp32 of the same engine; that of another where its own has none.
@@ -84,7 +94,10 @@ def test_the_notes_say_why() -> None:
     found = list(notes(replace(REPORT, rows=[*ROWS, replace(ROWS[0], name="x", untrained=True, notes=("a note",))])))
     assert "m.trt-int8: failed: DeviceError: [no] GPU" in found
     assert "! m.openvino-int8: its times are not to be trusted: the clock fell" in found
-    assert "lines that say estimate: computed from the layers of the artifact, not measured" in found
+    assert (
+        "lines that say estimate: computed from the layers of the artifact, not measured; p50 is the likely value"
+        in found
+    )
     assert "untrained, random weights, good for timing alone: x" in found
     assert "x: a note" in found
     assert sum(note.startswith("ratio: ") for note in found) == 1
@@ -97,7 +110,9 @@ def test_the_notes_say_why() -> None:
     assert "accuracy on d; in brackets the difference from fp32" in found
     assert "accuracy on d" in list(notes(Report({}, {}, [ROWS[2]])))
     estimates = Report({}, {}, [ROWS[-1]])
-    assert list(notes(estimates)) == ["all lines are estimates: computed from the layers of the artifact, not measured"]
+    assert list(notes(estimates)) == [
+        "all lines are estimates: computed from the layers of the artifact, not measured; p50 is the likely value"
+    ]
     no_ratio = replace(ROWS[0], speedup=None, incomparable="threads 2 against 1")
     assert "m.ort-fp32: no ratio: threads 2 against 1" in notes(Report({}, {}, [no_ratio]))
 
