@@ -13,7 +13,7 @@ single pixels, and a robot has no time for all of them.
 ``score`` is their geometric mean on a scale from 0 (nothing fits) to 1. It does not see a depth that is wrong by one
 factor everywhere, because neither normals nor borders do: that is what the median ``distance`` is for.
 
-Absolute values depend on the scene and the network, so they are judged by the range seen on calibration frames:
+Absolute values depend on the scene and the network, so they are judged by the range seen on known frames:
 :class:`HealthRange`, which the manifest of an artifact keeps.
 """
 
@@ -117,7 +117,7 @@ class HealthRange:
 
     @classmethod
     def of(cls, seen: Iterable[Health], *, intrinsics: bool = False) -> HealthRange:
-        """Return the range of the health of calibration frames; raises SpecError where none could be judged."""
+        """Return the range of the health of known frames; raises SpecError where none could be judged."""
         seen = [health for health in seen if not math.isnan(health.score)]
         if not seen:
             raise SpecError("no frame whose health can be told: their depth has no valid pixels")
@@ -155,7 +155,7 @@ class HealthRange:
         score = self.parts["score"]
         if found.score < score["low"]:
             return (
-                f"depth, normals and labels fit together by {found.score:.2f}, those of calibration frames by "
+                f"depth, normals and labels fit together by {found.score:.2f}, those of known frames by "
                 f"{score['low']:.2f} to {score['high']:.2f}{self._parts(found)}"
             )
         distance = self.parts.get("distance")
@@ -164,7 +164,7 @@ class HealthRange:
         low, high = distance["low"] / _FARTHER, distance["high"] * _FARTHER
         if not low <= found.distance <= high:
             usual = f"{distance['low']:.3g} to {distance['high']:.3g}"
-            return f"the median depth is {found.distance:.3g}, on calibration frames {usual}"
+            return f"the median depth is {found.distance:.3g}, on known frames {usual}"
         return None
 
     def _parts(self, found: Health) -> str:

@@ -196,7 +196,7 @@ def test_what_is_kept_is_judged_in_float(int8: Int8) -> None:
 
 def test_the_manifest_says_where_its_accuracy_was_measured(int8: Int8, monkeypatch: pytest.MonkeyPatch) -> None:
     budgets = parse_budgets("depth=1000%", ("depth",))
-    reference = {"tasks": {"depth": {"abs": 1e6, "rel": 1e6, "rmse": 1e6}}}
+    reference = {"tasks": {"depth": {"abs": 1e6, "rel": 1e6, "rmse": 1e6}}, "measured": "elsewhere"}
     monkeypatch.setattr(Judge, "reference", lambda *_: reference)
     manifest = Judge(Rooms(), budgets, 3).keep_within_budgets(int8, None, lambda _: None)
     assert manifest == Manifest.read(int8.artifact)
@@ -205,3 +205,4 @@ def test_the_manifest_says_where_its_accuracy_was_measured(int8: Int8, monkeypat
     assert manifest.accuracy["measured_in"].startswith("ONNX Runtime on the CPU, from the same graph")
     assert (manifest.accuracy["data"], manifest.accuracy["frames"]) == ("made:up val", 2)
     assert manifest.accuracy["tasks"]["depth"]["rel"] > 0
+    assert manifest.accuracy["float32_measured"] == "elsewhere"

@@ -179,7 +179,7 @@ def test_the_range_of_what_was_seen() -> None:
         (Health(0.55, 17, 0.45, math.nan), None),
         (Health(0.3, 60, 0.45, 2.5), "fit together by 0.30, .* 0.50 to 0.60 \\(normals 60 degrees off the depth"),
         (Health(0.3, 17, 0.2, 2.5), "20% of label borders on edges, usually 45%"),
-        (Health(0.55, 17, 0.45, 2500), "the median depth is 2.5e\\+03, on calibration frames 2 to 3"),
+        (Health(0.55, 17, 0.45, 2500), "the median depth is 2.5e\\+03, on known frames 2 to 3"),
         (Health(0.55, 17, 0.45, 0.5), "the median depth is 0.5"),
         (Health(math.nan, math.nan, math.nan, math.nan), "nothing to judge"),
     ],

@@ -19,22 +19,29 @@ from emadeploy.runtime import Runtime, load
 FRAMES = 32
 
 
-def note_health(artifact: Path, frames: Iterable[UInt8], *, judged: Path | None = None) -> Manifest:
+def note_health(artifact: Path, frames: Iterable[UInt8], described: str, *, judged: Path | None = None) -> Manifest:
     """Run up to 32 ``frames`` and write the range of their health into the manifest of ``artifact``, which it returns.
 
-    ``judged`` is what runs in its place where only its device can compile it. A model without maps to compare, one
-    with random weights, and frames without a valid depth leave the manifest as it is. Raises ArtifactError,
-    BackendMissing, DeviceError.
+    ``described`` names the frames there. ``judged`` is what runs in its place where only its device can compile it. A
+    model without maps to compare, one with random weights, and frames without a valid depth leave the manifest as it
+    is. Raises ArtifactError, BackendMissing, DeviceError.
     """
     manifest = Manifest.read(artifact)
     if manifest.untrained or not judgeable(manifest.model.tasks):
         return manifest
     with load(judged or artifact) as perception:
         seen = [found for frame in islice(frames, FRAMES) if (found := _health(perception, frame)) is not None]
+    return keep_health(artifact, seen, described)
+
+
+def keep_health(artifact: Path, seen: Iterable[Health], described: str) -> Manifest:
+    """Write the range of what was ``seen`` on frames, as `note_health`, which is for those that did not run yet."""
+    manifest = Manifest.read(artifact)
     try:
-        manifest = replace(manifest, health=HealthRange.of(seen).to_dict())
-    except SpecError:
+        found = HealthRange.of(seen)
+    except SpecError:  # nothing seen, or no frame with a valid depth
         return manifest
+    manifest = replace(manifest, health={**found.to_dict(), "data": described})
     manifest.write(artifact)
     return manifest
 

@@ -18,9 +18,11 @@ from emadeploy.calibrate.half_choice import Choice
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.units import Unit, units_of
 from emadeploy.calibrate.work import work_of
+from emadeploy.cli.exporting.health import FRAMES
 from emadeploy.cli.exporting.portable import PORTABLE, choose_half, stand_in, typed
 from emadeploy.cli.exporting.trial import ENGINES, open_trial
 from emadeploy.cli.progress import progress
+from emadeploy.contract.health import Health, health
 from emadeploy.contract.manifest import TARGETS, Manifest
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.data.sample import Dataset
@@ -51,6 +53,8 @@ class Int8:
         self._report = report
         self._built: tuple[frozenset[str], Manifest] | None = None
         self._open: tuple[frozenset[str], Runtime] | None = None
+        #: The health of the first frames that were measured last, where it can be told.
+        self.seen: list[Health] = []
         report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
 
     @property
@@ -93,9 +97,17 @@ class Int8:
         Plain int8 is built and audited first, so that an engine without it fails at once. What was built last is
         judged as it was built; anything else is tried out, where the engine can do that (`trial`).
         """
-        perception = self._opened(keep)
+        perception, tasks = self._opened(keep), self.graph.model.tasks
+        self.seen = []
+
+        def predict(frame: UInt8) -> Mapping[str, Array]:
+            answers = perception(frame)
+            if len(self.seen) < FRAMES and (found := health(answers, tasks)) is not None:
+                self.seen.append(found)
+            return answers.maps
+
         with progress("evaluating int8") as bar:
-            record = evaluate(lambda frame: perception(frame).maps, data, self.graph.model.tasks, bar)
+            record = evaluate(predict, data, tasks, bar)
         metrics: TaskMetrics = record["tasks"]
         return metrics
 
@@ -116,9 +128,10 @@ class Int8:
         self._open = None
 
     def parity(self) -> dict[str, dict[str, float]]:
-        """Return how far the artifact is from the graph in float, by task, on a few calibration frames."""
-        tally = Parity(self.graph.model.tasks)
-        with load(self.judged) as perception, load(self.in_float) as reference:
+        """Return how far the artifact made last is from the graph in float, by task, on a few calibration frames."""
+        assert self._built is not None, "parity before built"
+        tally, perception = Parity(self.graph.model.tasks), self._opened(self._built[0])
+        with load(self.in_float, warm_up=False) as reference:
             for frame in self._probed:
                 tally.update(perception(frame).maps, reference(frame).maps)
         return tally.compute()

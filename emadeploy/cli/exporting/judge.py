@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from emadeploy import __version__
-from emadeploy.build import builder
 from emadeploy.calibrate.budgets import Budgets, parse_budgets
 from emadeploy.calibrate.outcome import BudgetError, Outcome
 from emadeploy.calibrate.recipe import Recipe
@@ -20,18 +14,14 @@ from emadeploy.calibrate.search import keep_within
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.exporting.portable import MEASURED_IN, PORTABLE
+from emadeploy.cli.exporting.reference import MEASURED, evaluated, float32_record
 from emadeploy.cli.progress import progress
-from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
-from emadeploy.contract.errors import CalibrationError, DataError
+from emadeploy.contract.errors import CalibrationError
 from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
-from emadeploy.contract.plain import to_plain
+from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.data.source import open_data
-from emadeploy.evaluate.records import read_record, write_record
-from emadeploy.evaluate.run import evaluate
 from emadeploy.export.source import Source
-from emadeploy.export.stage import Wanted, export_graph
-from emadeploy.runtime import load
 from emadeploy.runtime.machine import usable_cores
 
 Report = Callable[[str], None]
@@ -40,38 +30,26 @@ Report = Callable[[str], None]
 ROOMS = 200
 #: Fewer for what is judged in a stand-in, which is several times slower than the engine that it stands for.
 ROOMS_FOR_STAND_IN = 40
+COUNTS = (ROOMS_FOR_STAND_IN, ROOMS)
 NOT_JUDGED = "none"
 _BY_HAND = f"give labelled DATA with --data, or go without judgement with --max-drop {NOT_JUDGED}"
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Frames with truth, the budgets per task, and how many evaluations a search may take."""
+    """Frames with truth, the budgets per task, and how many evaluations a search may take.
+
+    ``usual``: whether the frames are of the same kind as those that calibrate, other frames of one source.
+    """
 
     data: Dataset
     budgets: Budgets
     evaluations: int
+    usual: bool = False
 
     def reference(self, source: Source, tasks: tuple[str, ...], folder: Path, report: Report) -> dict[str, Any]:
-        """Return the record of the network in float32, CTAL exact, on the data; from the cache where it is there."""
-        data = (self.data.description, _digest(self.data))
-        facts = [source.record.get("sha256"), to_plain(source.spec), tasks, data, __version__]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        path = default_cache_dir() / "reference" / f"{key[:32]}.json"
-        try:
-            return read_record(path)
-        except DataError:
-            pass  # not there, or damaged: measured now
-        graph = export_graph(source, Wanted(tasks=tasks), folder / "reference-graph", report=lambda _: None)
-        builder("onnxruntime")(graph, folder / "reference", "onnxruntime-fp32")
-        report(f"evaluating float32 on {self.data.description} ({len(self.data)} frames)")
-        record = self._evaluated(folder / "reference", "evaluating float32")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DataError(f"{path.parent} cannot be made: {error}; {CHOOSE_CACHE}") from None
-        write_record(path, record)
-        return record
+        """Return the record of the network in float32, CTAL exact, on the data (`float32_record`)."""
+        return float32_record(source, tasks, self.data, folder, report)
 
     def keep_within_budgets(self, int8: Int8, source: Source, report: Report) -> Manifest:
         """Make the artifact of ``int8`` that keeps the budgets with the least in higher precision; return its manifest.
@@ -110,13 +88,8 @@ class Judge:
         """Whether every budget holds for the graph of ``int8`` before it is quantised: is rounding what does harm?"""
         int8.close()  # what was tried out last: done with, and its files are written anew where this says no
         reference = self.reference(source, int8.graph.model.task_names, int8.folder, report)
-        record = self._evaluated(int8.in_float, "evaluating the graph in float32")
+        record = evaluated(int8.in_float, self.data, "evaluating the graph in float32")
         return not self.budgets.over(reference["tasks"], record["tasks"])
-
-    def _evaluated(self, artifact: Path, title: str) -> dict[str, Any]:
-        """Return the record of an artifact on the data."""
-        with load(artifact) as perception, progress(title) as bar:
-            return evaluate(lambda frame: perception(frame).maps, self.data, perception.spec.tasks, bar)
 
     def _described(self, int8: Int8, manifest: Manifest, outcome: Outcome, reference: dict[str, Any]) -> Manifest:
         assert manifest.calibration is not None
@@ -128,7 +101,8 @@ class Judge:
             "budget": outcome.to_dict(),
             "parity_with_float": {"frames": int8.frames.description, "tasks": int8.parity()},
         }
-        accuracy = {**judged, "tasks": dict(outcome.metrics), "float32": reference["tasks"]}
+        float32 = {"float32": reference["tasks"], "float32_measured": reference[MEASURED]}
+        accuracy = {**judged, "tasks": dict(outcome.metrics), **float32}
         return replace(manifest, calibration=calibration, accuracy=accuracy)
 
 
@@ -150,25 +124,22 @@ def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
     untold = [task for task in budgets.tasks if task not in data.tasks]
     if untold:
         raise CalibrationError(f"{data.description} has no truth for {', '.join(untold)}: {_BY_HAND}")
-    return Judge(data, budgets, recipe.evaluations)
+    # Rooms judge a model of rooms, also where pictures of another place calibrate it.
+    usual = order.data is None and (order.calib_data is None or text == order.calib_data)
+    return Judge(data, budgets, recipe.evaluations, usual)
 
 
-def _digest(data: Dataset) -> str:
-    """Return the SHA-256 of all frames and truths: a folder may hold others than it did when it was judged before."""
-    sha = hashlib.sha256()
-    for index in range(len(data)):
-        sample = data[index]
-        for name, values in (("image", sample.image), *sorted(sample.truth.items())):
-            sha.update(f"{name}{values.dtype}{values.shape}".encode())
-            sha.update(np.ascontiguousarray(values))
-    return sha.hexdigest()
+def rooms_of(spec: ModelSpec, count: int) -> str:
+    """Return DATA: the first ``count`` rooms that judge a model of the size of ``spec``."""
+    height, width = spec.input.size
+    return f"rooms:seed=7,count={count},size={height}x{width}"
 
 
 def _default_data(source: Source, order: Order) -> str:
     if source.spec.data == "rooms":
-        height, width = source.spec.input.size
-        count = ROOMS_FOR_STAND_IN if TARGETS[parse_target(order.target)][0] in PORTABLE else ROOMS
-        return f"rooms:seed=7,count={count},size={height}x{width}"
+        return rooms_of(
+            source.spec, ROOMS_FOR_STAND_IN if TARGETS[parse_target(order.target)][0] in PORTABLE else ROOMS
+        )
     if order.calib_data is not None:
         return order.calib_data
     raise CalibrationError(f"model {source.spec.name!r}: nothing to judge int8 by; {_BY_HAND}")

@@ -13,7 +13,7 @@ from emadeploy.build.tensorrt_parser import PARSER
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import Recipe, load_recipe
-from emadeploy.cli.exporting.health import note_health
+from emadeploy.cli.exporting.health import keep_health, note_health
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
 from emadeploy.cli.exporting.order import Order
@@ -61,11 +61,14 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
             report(f"building {target}")
             manifest = build(graph, output, target)
             if frames is not None and manifest.compiled:
-                manifest = note_health(output, frames.raw())
+                manifest = note_health(output, frames.raw(), frames.description)
         else:
             assert frames is not None
             int8, manifest = _quantised(source, wanted, frames, recipe, judge, target, folder, report)
-            manifest = note_health(int8.artifact, frames.raw(), judged=int8.judged)
+            if judge and judge.usual and int8.seen:
+                manifest = keep_health(int8.artifact, int8.seen, judge.data.description)
+            else:
+                manifest = note_health(int8.artifact, frames.raw(), frames.description, judged=int8.judged)
             publish(int8.artifact, output)
     _report_built(output, manifest, time.perf_counter() - start, report)
     return output

@@ -81,6 +81,8 @@ def test_generous_budgets_hold_in_plain_int8(source, graph, frames, told, tmp_pa
     assert set(manifest.calibration["parity_with_float"]["tasks"]) == set(TASKS)
     assert (manifest.accuracy["data"], manifest.accuracy["frames"]) == ("told:8", 4)
     assert manifest.accuracy["float32"]["semseg"]["miou"] > 90
+    assert manifest.accuracy["float32_measured"] == "where it was exported"
+    assert len(int8.seen) == len(told)
     assert set(manifest.accuracy["tasks"]) == set(TASKS)
     assert "every budget holds in plain int8" in capsys.readouterr().out
 
@@ -169,12 +171,14 @@ def test_a_model_of_rooms_is_judged_on_rooms_of_its_size(opened):
     found = judged()
     assert opened == ["rooms:seed=7,count=200,size=64x96"]
     assert (found.evaluations, found.budgets.tasks) == (RECIPE.evaluations, ("depth", "normals"))
+    assert found.usual, "bundled frames are of rooms too"
+    assert not judged(calib_data="images:kitchen").usual
 
 
 def test_other_models_are_judged_on_what_was_given(opened):
     other = replace(ROOMS, data="")
-    judged(other, calib_data="nyuv2:here")
-    judged(other, calib_data="nyuv2:here", data="nyuv2:there")
+    assert judged(other, calib_data="nyuv2:here").usual
+    assert not judged(other, calib_data="nyuv2:here", data="nyuv2:there").usual
     assert opened == ["nyuv2:here", "nyuv2:there"]
     with pytest.raises(
         CalibrationError, match="nothing to judge int8 by; give labelled DATA with --data, or go without"

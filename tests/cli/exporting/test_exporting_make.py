@@ -31,6 +31,8 @@ class Judge:
     float_holds: int = 99
     judged: list[int] = field(default_factory=list)
     in_float: list[int] = field(default_factory=list)
+    usual: bool = True
+    data: Any = field(default_factory=lambda: SimpleNamespace(description="rooms val"))
 
     def keep_within_budgets(self, int8: Any, source: Any, report: Any) -> Any:
         self.judged.append(int8.graph)
@@ -63,6 +65,7 @@ def export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) ->
         def __init__(self, graph: int, *_: Any) -> None:
             self.graph = graph
             self.artifact = self.judged = tmp_path / f"artifact-{graph}"
+            self.seen = call.seen
 
         def build(self, keep: frozenset[str]) -> Any:
             return manifest
@@ -76,12 +79,13 @@ def export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: list[str]) ->
         return Order(target="onnxruntime-int8", output=tmp_path / "out", wanted=Wanted(**wanted))
 
     monkeypatch.setattr(make, "open_source", lambda *_, **__: SimpleNamespace(spec=SPEC, notes=()))
-    monkeypatch.setattr(make, "calibration_frames", lambda *_: SimpleNamespace(raw=list))
-    monkeypatch.setattr(make, "note_health", lambda *_, **__: manifest)
+    monkeypatch.setattr(make, "calibration_frames", lambda *_: SimpleNamespace(raw=list, description="bundled"))
+    monkeypatch.setattr(make, "note_health", lambda *given, **__: lines.append(f"health of {given[2]}") or manifest)
+    monkeypatch.setattr(make, "keep_health", lambda *given: lines.append(f"health of {given[2]}, seen") or manifest)
     monkeypatch.setattr(make, "export_graph", export_graph)
     monkeypatch.setattr(make, "Int8", Int8)
     monkeypatch.setattr(make, "publish", lambda artifact, output: lines.append(f"{artifact.name} to {output.name}"))
-    call.errors = errors  # type: ignore[attr-defined]
+    call.errors, call.seen = errors, []  # type: ignore[attr-defined]
     return call
 
 
@@ -129,3 +133,19 @@ def test_where_kernels_are_not_chosen_by_an_error_there_is_one_graph(export, for
 def test_where_nobody_judges_the_first_one_is_it(export, lines):
     assert export(None, ctal="basis") == [0.02]
     assert "artifact-0 to out" in lines
+
+
+def test_the_range_of_health_is_of_the_frames_that_judged_where_they_are_of_one_kind_with_those_that_calibrate(
+    export, lines
+):
+    export.seen.append("a health")
+    export(Judge(holds=0))
+    assert "health of rooms val, seen" in lines
+
+
+@pytest.mark.parametrize("why", ["another kind", "nothing seen", "nobody judges"])
+def test_else_the_calibration_frames_run_once_more_for_it(export, lines, why):
+    if why != "nothing seen":
+        export.seen.append("a health")
+    export(None if why == "nobody judges" else Judge(holds=0, usual=why != "another kind"))
+    assert [line for line in lines if "health" in line] == ["health of bundled"]
