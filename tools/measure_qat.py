@@ -89,7 +89,7 @@ def in_float(network: nets.Network) -> Raw:
 
 
 def row(name: str, raw: Raw, before: Raw, own: Raw, spec: ModelSpec, data: Dataset) -> dict[str, Any]:
-    """Return the metrics of ``raw``, and its mean errors against ``before`` and against its ``own`` weights in float."""
+    """Return the metrics of ``raw``, and its mean errors against ``before`` and its ``own`` weights in float."""
     metrics = Metrics(spec.tasks)
     errors: dict[str, list[tuple[float, float]]] = {task: [] for task in spec.task_names}
     for index in range(len(data)):

@@ -39,6 +39,8 @@ def command(
 
     base = read_record(baseline) if baseline else None
     opened = open_network(network)
+    for note in opened.notes:
+        print(f"note: {note}")
     with progress("rendering") as report:
         dataset = open_data(data, split=split, workers=usable_cores(), progress=report)
     if base is not None:

@@ -19,14 +19,22 @@ from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.run import Predict
 
 CHECKPOINT_NAME = "checkpoint.json"
+_IN_FLOAT = (
+    "fine-tuned for {0}: evaluated in float, without its rounding; what int8 gives is the accuracy of its artifact, "
+    "emadeploy export --target {0}"
+)
 
 
 @dataclass(frozen=True)
 class OpenNetwork:
-    """A network that answers frames: ``predict`` takes uint8 (H, W, 3) RGB and returns decoded maps at H x W."""
+    """A network that answers frames: ``predict`` takes uint8 (H, W, 3) RGB and returns decoded maps at H x W.
+
+    ``notes``: what the reader of its accuracy must know.
+    """
 
     spec: ModelSpec
     predict: Predict
+    notes: tuple[str, ...] = ()
 
 
 def open_network(path: Path) -> OpenNetwork:
@@ -55,7 +63,10 @@ def _open_checkpoint(path: Path) -> OpenNetwork:
         from emadeploy import nets
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = nets.load(path).to(device).eval()
+    checkpoint = nets.read_checkpoint(path)
+    model = checkpoint.model().to(device).eval()
+    learned = checkpoint.quantisation()
+    notes = () if learned is None else (_IN_FLOAT.format(learned["target"]),)
     spec = model.spec
 
     def predict(frame: npt.NDArray[np.uint8]) -> Mapping[str, npt.NDArray[Any]]:
@@ -64,4 +75,4 @@ def _open_checkpoint(path: Path) -> OpenNetwork:
             raw = model.deploy(image_B3HW)
         return {task.name: decode(raw[task.name].cpu().numpy(), task, frame.shape[:2]) for task in spec.tasks}
 
-    return OpenNetwork(spec, predict)
+    return OpenNetwork(spec, predict, notes)
