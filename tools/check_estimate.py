@@ -67,21 +67,28 @@ def best_seconds(work: Callable[[], object], repeats: int = _REPEATS) -> float:
 
 
 def float_rate(precision: str, threads: int) -> float:
-    """Return the multiply-accumulates per second of 'fp32' or 'bf16': the best of NumPy's product and OpenVINO."""
+    """Return the multiply-accumulates per second of 'fp32' or 'bf16': the best of OpenVINO and NumPy's product."""
+    convolutions = max(_convolution_rate(precision, threads, kernel) for kernel in (1, 3))
+    if precision != "fp32":
+        return convolutions
+    rng = np.random.default_rng(0)
+    left, right = (rng.normal(size=(_MATRIX, _MATRIX)).astype(np.float32) for _ in range(2))
+    return max(convolutions, _MATRIX**3 / best_seconds(lambda: left @ right))
+
+
+def _convolution_rate(precision: str, threads: int, kernel: int) -> float:
     image = feat = opset13.parameter((1, _CHANNELS, *_MAP), np.float32)
     rng = np.random.default_rng(0)
+    edge = [kernel // 2] * 2
     for _ in range(_DEPTH):
-        weights = rng.normal(0, 0.02, (_CHANNELS, _CHANNELS, 3, 3)).astype(np.float32)
-        feat = opset13.relu(opset13.convolution(feat, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+        weights = rng.normal(0, 0.02, (_CHANNELS, _CHANNELS, kernel, kernel)).astype(np.float32)
+        feat = opset13.relu(opset13.convolution(feat, weights, [1, 1], edge, edge, [1, 1]))
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
     request = ov.Core().compile_model(ov.Model([feat], [image]), "CPU", settings).create_infer_request()
     picture = rng.uniform(0, 1, image.get_output_shape(0)).astype(np.float32)
-    convolutions = _DEPTH * _CHANNELS**2 * 9 * _MAP[0] * _MAP[1] / best_seconds(lambda: request.infer({0: picture}))
-    if precision != "fp32":
-        return convolutions
-    left, right = (rng.normal(size=(_MATRIX, _MATRIX)).astype(np.float32) for _ in range(2))
-    return max(convolutions, _MATRIX**3 / best_seconds(lambda: left @ right))
+    macs = _DEPTH * _CHANNELS**2 * kernel**2 * _MAP[0] * _MAP[1]
+    return macs / best_seconds(lambda: request.infer({0: picture}))
 
 
 def copy_rate(threads: int, size: int = _COPIED) -> float:

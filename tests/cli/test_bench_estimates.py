@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from jetson_trees import ORIN_NANO, make_tree
 from rich.console import Console
 
 from emadeploy import zoo
 from emadeploy.bench.devices import devices
+from emadeploy.bench.jetson import read_jetson
 from emadeploy.bench.report import read_report, write_report
 from emadeploy.bench.rows import Report
 from emadeploy.cli.bench_parts.estimates import WORK_NAME, estimate_rows, is_estimate, print_estimates
@@ -97,6 +100,20 @@ def test_shipped_tables_that_are_damaged_are_refused(tmp_path: Path, monkeypatch
     monkeypatch.setattr("emadeploy.cli.bench_parts.estimates.assets", lambda kind: tmp_path)
     with pytest.raises(ArtifactError, match="install emadeploy again, or name an ARTIFACT"):
         estimate_rows("jetson")
+
+
+def test_tables_that_are_shipped_need_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("onnx", "torch", "yaml"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert len(estimate_rows("jetson-agx-xavier")) == 7
+
+
+def test_on_a_jetson_its_own_name_measures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("emadeploy.bench.jetson.read_jetson", lambda: None)
+    assert is_estimate("jetson")
+    here = read_jetson(make_tree(tmp_path, ORIN_NANO), nvpmodel="absent")
+    monkeypatch.setattr("emadeploy.bench.jetson.read_jetson", lambda: here)
+    assert not is_estimate("jetson")
 
 
 def test_what_asks_for_an_estimate() -> None:
