@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-#: Cores that other programs may take, as a share of all, before times are not to be trusted.
+#: CPUs that other programs may take, as a share of all, before times are not to be trusted.
 _OTHERS = 0.10
 #: What a sensor that is off reports, and what no chip survives.
 _COLDEST, _HOTTEST = -100.0, 250.0
@@ -25,7 +25,8 @@ class Conditions:
     - ``load_average``: of the last minute. ``governor``: of the CPU's clocks, 'performance' where they are held up.
     - ``mhz``: the fastest core's clock now; ``max_mhz``: what it may reach.
     - ``temperatures_c``: degrees Celsius by zone. ``throttled``: how often heat has held the CPU back so far.
-    - ``busy_s``: core seconds that all programs have taken so far; ``own_s``: those of ``processes``.
+    - ``cpus``: how many this process may run on. ``busy_s``: seconds of them that all programs have taken so far;
+      ``own_s``: those of this process, of its children that have ended, and of ``processes``.
     """
 
     load_average: float | None
@@ -33,6 +34,7 @@ class Conditions:
     mhz: float | None
     max_mhz: float | None
     throttled: int | None
+    cpus: int
     busy_s: float | None
     own_s: float | None
     uptime_s: float | None
@@ -43,8 +45,15 @@ class Conditions:
         return asdict(self)
 
 
-def conditions(processes: Collection[int] = (), root: Path = Path("/")) -> Conditions:
-    """Return the state of the machine now; ``processes`` are those that are measured, ``root`` is for tests."""
+def conditions(
+    processes: Collection[int] = (), root: Path = Path("/"), affinity: Collection[int] | None = None
+) -> Conditions:
+    """Return the state of the machine now; ``processes`` are those that are measured.
+
+    ``root`` and ``affinity``, the CPUs that this process may run on, are for tests.
+    """
+    if affinity is None:
+        affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cpus = root / "sys/devices/system/cpu"
     governors = {text for path in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor") if (text := _text(path))}
     load, uptime = ((_text(root / "proc" / name) or "").split() for name in ("loadavg", "uptime"))
@@ -54,26 +63,27 @@ def conditions(processes: Collection[int] = (), root: Path = Path("/")) -> Condi
         mhz=_largest(cpus.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"), 1e-3),
         max_mhz=_largest(cpus.glob("cpu[0-9]*/cpufreq/cpuinfo_max_freq"), 1e-3),
         throttled=_throttled(cpus),
-        busy_s=_busy(root / "proc/stat"),
+        cpus=len(affinity),
+        busy_s=_busy(root / "proc/stat", affinity),
         own_s=_own(root / "proc", {os.getpid(), *processes}),
         uptime_s=_number(uptime[0] if uptime else None),
         temperatures_c=_temperatures(root / "sys/class/thermal"),
     )
 
 
-def trouble(before: Conditions, after: Conditions, cores: int) -> list[str]:
+def trouble(before: Conditions, after: Conditions) -> list[str]:
     """Return what befell the machine between two moments that makes its times doubtful, in words."""
     found = []
     if before.throttled is not None and after.throttled is not None and after.throttled > before.throttled:
         found.append(f"heat has held the CPU back {after.throttled - before.throttled} times")
-    others = others_cores(before, after)
-    if others is not None and others > _OTHERS * cores:
-        found.append(f"other programs took {others:.1f} of {cores} cores")
+    others = others_cpus(before, after)
+    if others is not None and others > _OTHERS * after.cpus:
+        found.append(f"other programs took {others:.1f} of {after.cpus} CPUs")
     return found
 
 
-def others_cores(before: Conditions, after: Conditions) -> float | None:
-    """Return how many cores other programs took between two moments, on average; ``None`` where it is not told."""
+def others_cpus(before: Conditions, after: Conditions) -> float | None:
+    """Return how many CPUs other programs took between two moments, on average; ``None`` where it is not told."""
     values = [(c.busy_s, c.own_s, c.uptime_s) for c in (before, after)]
     if any(value is None for moment in values for value in moment):
         return None
@@ -81,23 +91,25 @@ def others_cores(before: Conditions, after: Conditions) -> float | None:
     return max(0.0, (busy - own) / seconds) if seconds > 0 else None
 
 
-def _busy(stat: Path) -> float | None:
-    # "cpu  user nice system idle iowait irq softirq steal guest guest_nice"; guests are in user and nice already.
+def _busy(stat: Path, affinity: Collection[int]) -> float | None:
+    # "cpu0 user nice system idle iowait irq softirq steal guest guest_nice"; guests are in user and nice already.
+    wanted, total = {f"cpu{cpu}" for cpu in affinity}, None
     for line in (_text(stat) or "").splitlines():
         name, *ticks = line.split()
-        if name == "cpu" and len(ticks) >= 7:
-            return sum(int(ticks[index]) for index in (0, 1, 2, 5, 6)) / _ticks()
-    return None
+        if name in wanted and len(ticks) >= 7:
+            total = (total or 0.0) + sum(int(ticks[index]) for index in (0, 1, 2, 5, 6)) / _ticks()
+    return total
 
 
 def _own(proc: Path, processes: Collection[int]) -> float | None:
     total = 0.0
     for process in processes:
-        # The name, in brackets, may hold anything; after it fields 3 ...: utime is the 14th, stime the 15th.
+        # The name, in brackets, may hold anything; after it come fields 3 and on. Of them 14 to 17 are the time of the
+        # process, and of its children that have ended: one that is killed must not become another program.
         _, bracket, rest = (_text(proc / str(process) / "stat") or "").rpartition(")")
         if bracket:
             fields = rest.split()
-            total += (int(fields[11]) + int(fields[12])) / _ticks()
+            total += sum(int(ticks) for ticks in fields[11:15]) / _ticks()
     return total or None
 
 

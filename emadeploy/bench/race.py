@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,6 @@ from emadeploy.bench.steady import WarmUp, warm_up
 from emadeploy.contract.errors import SpecError
 
 ROUNDS = 11
-#: Rounds that a ratio of engines is taken over, where there is time.
-_MOST_ROUNDS = 40
 
 #: Called after each step with the number done and the number of all, which may grow.
 Progress = Callable[[int, int], None]
@@ -130,8 +129,10 @@ def race(
         reference = runners[names.index(against)] if against is not None else runners[0]
         _take_turns(runners, reference, effort, steps)
         after = conditions(_pids(runners))
+        # Before the stream, whose frames in flight take more.
+        memory = [runner.child.ask("memory") or {} for runner in runners]
         _stream(runners, effort)
-        rows = [_row(runner, before, after, meter) for runner in runners]
+        rows = [_row(runner, before, after, held, meter) for runner, held in zip(runners, memory, strict=True)]
     return with_ratios(rows, [runner.rounds for runner in runners], against)
 
 
@@ -158,7 +159,7 @@ def _warm(runner: _Runner, effort: Effort) -> None:
     # machine allows; where those do not suffice there are more rounds.
     wanted = max(effort.queries, math.ceil(1e3 * effort.min_time_s / max(runner.warmed.ms, 1e-3)))
     fitting = max(1, int(1e3 * effort.block_s / max(runner.warmed.ms, 1e-3)))
-    runner.block = max(1, min(fitting, math.ceil(wanted / min(_MOST_ROUNDS, effort.rounds))))
+    runner.block = max(1, min(fitting, math.ceil(wanted / effort.rounds)))
 
 
 def _take_turns(runners: Sequence[_Runner], reference: _Runner, effort: Effort, steps: _Steps) -> None:
@@ -205,8 +206,9 @@ def _stream(runners: Sequence[_Runner], effort: Effort) -> None:
             runner.stream_fps = answer.get("fps")
 
 
-def _row(runner: _Runner, before: Conditions, after: Conditions, meter: PowerWatch | None) -> Row:
-    memory = runner.child.ask("memory") or {}
+def _row(
+    runner: _Runner, before: Conditions, after: Conditions, memory: Mapping[str, Any], meter: PowerWatch | None
+) -> Row:
     row = runner.entrant.row
     if runner.child.trouble is not None:
         return replace(row, status=runner.child.trouble)

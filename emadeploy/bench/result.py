@@ -11,7 +11,6 @@ from emadeploy.bench.jetson.power import PowerRecord
 from emadeploy.bench.rows import MEASURED, Row, Timings
 from emadeploy.bench.stats import medians, spread
 from emadeploy.bench.steady import WarmUp, unstable
-from emadeploy.runtime.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def result(
     power: PowerRecord | None = None,
 ) -> Row:
     """Return ``row`` with what was measured; ``facts`` and ``memory`` are answers of its process."""
-    befell = trouble(rounds.before, rounds.after, usable_cores())
+    befell = trouble(rounds.before, rounds.after)
     if power is not None:
         befell += power.throttling
         row = replace(row, energy_j=power.energy_j, power=power.to_dict(), notes=(*row.notes, *power.notes))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from emadeploy.bench.conditions import conditions, others_cores, trouble
+from emadeploy.bench.conditions import conditions, others_cpus, trouble
 from emadeploy.bench.modes import unlike
 
 TICKS = os.sysconf("SC_CLK_TCK")
+TWO = (0, 1)
 
 
 def write(root: Path, files: dict[str, str]) -> None:
@@ -25,7 +26,7 @@ def machine(root: Path, *, busy: int = 100, own: int = 10, uptime: float = 1000.
         {
             "proc/loadavg": "1.25 0.5 0.4 2/300 4000\n",
             "proc/uptime": f"{uptime} 500.0\n",
-            "proc/stat": f"cpu  {ticks} 0 0 77 5 0 0 0 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n",
+            "proc/stat": f"cpu  9 9 9 9 9 9 9\ncpu0 {ticks} 0 0 77 5 0 0 0 0 0\ncpu7 99 99 99 99 99 99 99\n",
             f"proc/{os.getpid()}/stat": f"1 (a (b) c) S {' '.join(['0'] * 10)} {own * TICKS} 0 0 0\n",
             "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "powersave\n",
             "sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": "powersave\n",
@@ -44,8 +45,9 @@ def machine(root: Path, *, busy: int = 100, own: int = 10, uptime: float = 1000.
 
 
 def test_what_the_files_say(tmp_path: Path) -> None:
-    now = conditions(root=machine(tmp_path))
+    now = conditions(root=machine(tmp_path), affinity=TWO)
     assert (now.load_average, now.governor, now.mhz, now.max_mhz) == (1.25, "powersave", 2400, 3000)
+    assert now.cpus == 2
     assert (now.throttled, now.busy_s, now.own_s, now.uptime_s) == (2, 100, 10, 1000)
     assert now.temperatures_c == {"x86_pkg_temp": 46.5}
     assert now.to_dict()["temperatures_c"] == {"x86_pkg_temp": 46.5}
@@ -55,22 +57,23 @@ def test_what_is_not_told_is_none(tmp_path: Path) -> None:
     now = conditions(root=tmp_path)
     facts = now.to_dict()
     assert facts.pop("temperatures_c") == {}
+    assert facts.pop("cpus") > 0
     assert set(facts.values()) == {None}
-    assert others_cores(now, now) is None
-    assert trouble(now, now, 2) == []
+    assert others_cpus(now, now) is None
+    assert trouble(now, now) == []
 
 
 def test_other_programs_and_heat_are_trouble(tmp_path: Path) -> None:
-    before = conditions(root=machine(tmp_path / "before"))
-    # In ten seconds of two cores: 15 core seconds are taken, 8 of them by what is measured.
-    after = conditions(root=machine(tmp_path / "after", busy=115, own=18, uptime=1010, throttled=5))
-    assert others_cores(before, after) == pytest.approx(0.7)
-    assert trouble(before, after, 2) == [
+    before = conditions(root=machine(tmp_path / "before"), affinity=TWO)
+    # In ten seconds of two CPUs: 15 of 20 are taken, 8 of them by what is measured.
+    after = conditions(root=machine(tmp_path / "after", busy=115, own=18, uptime=1010, throttled=5), affinity=TWO)
+    assert others_cpus(before, after) == pytest.approx(0.7)
+    assert trouble(before, after) == [
         "heat has held the CPU back 3 times",
-        "other programs took 0.7 of 2 cores",
+        "other programs took 0.7 of 2 CPUs",
     ]
-    calm = conditions(root=machine(tmp_path / "calm", busy=108, own=18, uptime=1010))
-    assert trouble(before, calm, 2) == []
+    calm = conditions(root=machine(tmp_path / "calm", busy=108, own=18, uptime=1010), affinity=TWO)
+    assert trouble(before, calm) == []
 
 
 def test_this_machine_tells_something() -> None:

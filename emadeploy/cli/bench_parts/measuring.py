@@ -22,10 +22,11 @@ from emadeploy.bench.race import Effort, race
 from emadeploy.bench.rows import Report, Row
 from emadeploy.cli.bench_parts.accuracy import Judge
 from emadeploy.cli.bench_parts.devices import check_device
+from emadeploy.cli.bench_parts.notes import notes_of
 from emadeploy.cli.bench_parts.order import BenchOrder
 from emadeploy.cli.options import requires
 from emadeploy.cli.progress import progress
-from emadeploy.contract.errors import ArtifactError, EmadeployError, SpecError
+from emadeploy.contract.errors import ArtifactError, SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.preprocess import UInt8
 from emadeploy.data.source import open_data
@@ -127,13 +128,11 @@ def _first(entrants: Sequence[Entrant], flag: str) -> Path:
 
 
 def _entrant(name: str, path: Path, order: BenchOrder, device: str | None, judge: Judge | None) -> Entrant:
-    from emadeploy.cli.bench_parts.notes import notes_of
-
     try:
         manifest = Manifest.read(path)
         made = entrant(name, path, _frame(manifest, judge), threads=order.threads, device=device)
-    except (ArtifactError, OSError) as error:
-        return broken(name, path, error if isinstance(error, EmadeployError) else ArtifactError(str(error)))
+    except ArtifactError as error:
+        return broken(name, path, error)
     return replace(made, row=replace(made.row, notes=notes_of(manifest)))
 
 
@@ -166,7 +165,8 @@ def _torch(mode: str, entrants: Sequence[Entrant], order: BenchOrder, device: st
         from emadeploy.cli.bench_parts.engines import engines_of
     artifact = _first(entrants, "--torch")
     manifest = Manifest.read(artifact)
-    checkpoint = engines_of(artifact, manifest).source.record
+    network = engines_of(artifact, manifest).source
+    checkpoint = network.record
     source = str(checkpoint.get("checkpoint") or checkpoint["model"]).removeprefix("zoo model ")
     row = replace(
         entrants[0].row,
@@ -176,7 +176,7 @@ def _torch(mode: str, entrants: Sequence[Entrant], order: BenchOrder, device: st
         artifact=None,
         digest=checkpoint.get("sha256"),
         precision={},
-        mode={**entrants[0].row.mode, "tasks": list(manifest.model.task_names)},
+        mode={**entrants[0].row.mode, "tasks": list(network.spec.task_names)},
         notes=("the checkpoint's network in PyTorch, every task of it",),
     )
     argv = (sys.executable, "-m", "emadeploy.cli.bench_parts.torch_child", mode, str(artifact.absolute()), source)
