@@ -26,15 +26,17 @@ from emadeploy.contract.work import ARITHMETIC, Layer, Work
 SUSTAINED: Mapping[str, float] = MappingProxyType({"int8": 0.40, "fp16": 0.66, "fp32": 0.66})
 #: Share of the highest bandwidth that copying reaches: assumed, as no number was found.
 SUSTAINED_BYTES = 0.75
-#: Kind -> share of what the best kernels reach in arithmetic (the best are convolutions of many channels). Assumed; a
-#: depthwise convolution runs beside the matrix units.
+#: Kind -> share of what the best kernels reach in arithmetic. Set after what OpenVINO's int8 reaches on a CPU with
+#: AVX-512; that of depthwise convolutions, which do not run on the matrix units, is assumed.
 ARITHMETIC_SHARE: Mapping[str, float] = MappingProxyType({"conv": 0.9, "product": 0.9, "depthwise": 0.1})
 #: Kind -> share of what copying reaches: gathering from places far apart, or from several for one value, reaches less.
+#: Assumed.
 BYTES_SHARE: Mapping[str, float] = MappingProxyType(
     {"conv": 1.0, "product": 1.0, "depthwise": 1.0, "pointwise": 1.0, "resize": 0.5, "reduce": 0.5, "move": 0.5}
 )
 #: Channels (read, answered) that the multipliers take at once; fewer, and the rest idles.
 GRANULES: Mapping[str, tuple[int, int]] = MappingProxyType({"int8": (32, 32), "fp16": (16, 16), "fp32": (8, 16)})
+#: Where filling up would cost more than this, an engine leaves the matrix units for the ordinary ones. Assumed.
 MOST_FILLING = 8.0
 #: Seconds from one kernel to the next within a CUDA graph. Assumed; on desktops 4 to 6 us are told without a graph.
 LAUNCH = 5e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,7 +71,8 @@ def power_record(
 
     ``idle``: readings from before, when nothing ran.
     """
-    inside = [sample for sample in samples if any(start <= sample.seconds <= end for start, end in spans)]
+    parts = [[sample for sample in samples if start <= sample.seconds <= end] for start, end in spans]
+    inside = [sample for part in parts for sample in part]
     if not inside:
         return PowerRecord(idle_w=_means(idle), notes=("no reading of power fell into the time that was measured",))
     rails = _means(inside)
@@ -94,18 +96,25 @@ def power_record(
         idle_w=_means(idle),
         temperature_c=_temperatures(inside),
         readings=len(inside),
-        throttling=tuple(throttling(inside)),
+        throttling=tuple(throttling([part for part in parts if part])),
         notes=tuple(notes),
     )
 
 
-def throttling(samples: Sequence[Sample]) -> list[str]:
-    """Return what slowed the device in at least one reading: over-current, heat, a clock below its highest."""
-    first, last = samples[0].events, samples[-1].events
+def throttling(parts: Sequence[Sequence[Sample]]) -> list[str]:
+    """Return what slowed the device in ``parts``, the readings of stretches of time: over-current, heat, a low clock.
+
+    What befell it between two stretches, when others ran, does not count.
+    """
+    samples = [sample for part in parts for sample in part]
+    events = Counter[str]()
+    for part in parts:
+        first, last = part[0].events, part[-1].events
+        events.update({name: last[name] - first[name] for name in first.keys() & last.keys()})
     found = [
         f"{count} over-current events ({name}): a better power supply, or a lower power mode"
-        for name in sorted(first.keys() & last.keys())
-        if (count := last[name] - first[name]) > 0
+        for name, count in sorted(events.items())
+        if count > 0
     ]
     for alert in sorted({alert for sample in samples for alert in sample.alerts}):
         share = sum(alert in sample.alerts for sample in samples) / len(samples)

@@ -89,6 +89,13 @@ def test_throttling_is_found() -> None:
     assert record.temperature_c == {"start": {"gpu": 50}, "end": {"gpu": 99}, "highest": {"gpu": 99.0}}
 
 
+def test_events_between_two_stretches_are_those_of_others() -> None:
+    counts = {0: 0, 1: 1, 5: 7, 6: 9}
+    samples = [Sample(float(second), {"VDD_IN": 5}, events={"oc3": count}) for second, count in counts.items()]
+    [line] = power_record(samples, [(0, 1), (5, 6)], frames=1).throttling
+    assert line.startswith("3 over-current events (oc3)")
+
+
 def test_a_device_at_ease_has_no_throttling() -> None:
     samples = steady(5, gpu_mhz=1019.0, gpu_max_mhz=1020.0, events={"oc1": 3})
     assert power_record(samples, [(0, 10)], frames=1).throttling == ()
