@@ -6,7 +6,7 @@ says on stdout, a line of json each:
     {"ready": {engine, version, device, ...}, "baseline_memory_mb": ..., "load_s": ...}   loaded and warmed up
     {"calls": [{"preprocess": ms, "inference": ms, "decode": ms, "total": ms}, ...]}      for "run N" on stdin
     {"fps": ..., "frames": ...}                                       for "stream S": a stream of S seconds at least
-    {"peak_memory_mb": ..., "device_memory_mb": ...}                  for "memory"
+    {"peak_memory_mb": ..., "device_memory_mb": ..., "copies_ms": {"copy_in": ms, ...}}   for "memory"; {}: no copies
     {"error": "ArtifactError: ..."}                                   where it cannot; then it exits
 
 It ends with its stdin, so that it never outlives the process that started it.
@@ -46,8 +46,11 @@ class Network(Protocol):
     def frame(self) -> Any:
         """The frame, uint8 (H, W, 3) RGB."""
 
-    def memory(self) -> dict[str, float | None]:
-        """Return what it holds on its device: 'device_memory_mb', ``None`` on a CPU."""
+    def memory(self) -> dict[str, Any]:
+        """Return what it holds on its device: 'device_memory_mb', ``None`` on a CPU.
+
+        And 'copies_ms', where copies are in the stage 'inference': what of it they take.
+        """
 
 
 def main() -> None:
@@ -86,8 +89,8 @@ class _Artifact:
     def stream(self, frames: Iterator[Any]) -> Generator[Any, None, None]:
         yield from self._perception.stream(frames)
 
-    def memory(self) -> dict[str, float | None]:
-        return {"device_memory_mb": self._gpu.taken_mb()}
+    def memory(self) -> dict[str, Any]:
+        return {"device_memory_mb": self._gpu.taken_mb(), "copies_ms": self._perception.copies()}
 
 
 def serve(network: Network, say: Say) -> None:

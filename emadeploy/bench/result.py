@@ -55,7 +55,7 @@ def result(
         status=MEASURED,
         latency_ms=spread(inference),
         end_to_end_ms=end_to_end,
-        stages_ms=medians([{stage: ms for stage, ms in call.items() if stage != "total"} for call in calls]),
+        stages_ms=_stages(calls, memory.get("copies_ms") or {}),
         fps=1e3 / end_to_end["p50"],
         stream_fps=stream_fps,
         peak_memory_mb=memory.get("peak_memory_mb"),
@@ -70,3 +70,19 @@ def result(
         engine=engine,
         samples_ms={"inference": [round(ms, 4) for ms in inference], "total": [round(ms, 4) for ms in total]},
     )
+
+
+def _stages(calls: Sequence[Timings], copies_ms: Mapping[str, float]) -> dict[str, float]:
+    """Return the median of each stage in order; ``copies_ms``, 'copy_in' and 'copy_out', are taken out of inference."""
+    stages = medians([{stage: ms for stage, ms in call.items() if stage != "total"} for call in calls])
+    if not copies_ms:
+        return stages
+    found: dict[str, float] = {}
+    for stage, ms in stages.items():
+        if stage != "inference":
+            found[stage] = ms
+            continue
+        found["copy_in"] = copies_ms["copy_in"]
+        found[stage] = max(0.0, ms - sum(copies_ms.values()))
+        found["copy_out"] = copies_ms["copy_out"]
+    return found

@@ -24,7 +24,8 @@ for line in sys.stdin:
     if "vanishes" in name and lines > 4: say(error="DeviceError: the GPU is gone"); sys.exit(1)
     if "killed" in name and lines > 4: os.kill(os.getpid(), signal.SIGKILL)
     if word == "memory":
-        say(peak_memory_mb=50.0, device_memory_mb=None)
+        copies = dict(copies_ms=dict(copy_in=0.5, copy_out=1.0)) if "copies" in name else {}
+        say(peak_memory_mb=50.0, device_memory_mb=None, **copies)
     elif word == "stream":
         say(fps=200.0 / slow, frames=8)
     else:

@@ -155,6 +155,19 @@ def test_what_is_no_artifact_and_what_cannot_be_started_are_rows(enter: Enter, t
     assert good_row.measured
 
 
+def test_copies_are_stages_of_their_own(enter: Enter) -> None:
+    on_cpu, on_gpu = race_of(enter, "cpu", "copies")
+    assert on_cpu.stages_ms == {"preprocess": 1.0, "inference": 8.0, "decode": 1.0}
+    assert list(on_gpu.stages_ms.items()) == [
+        ("preprocess", 1.0),
+        ("copy_in", 0.5),
+        ("inference", 6.5),
+        ("copy_out", 1.0),
+        ("decode", 1.0),
+    ]
+    assert on_gpu.latency_ms["p50"] == 8.0
+
+
 def test_power_is_read_around_the_turns(enter: Enter) -> None:
     class Meter:
         def over(self, spans: Sequence[tuple[float, float]], frames: int) -> PowerRecord:

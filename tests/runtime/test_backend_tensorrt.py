@@ -596,3 +596,13 @@ def test_another_gpu_than_the_first_is_compiled_for_by_itself(
     artifact = make_artifact(target="trt-fp32", precision={})
     with pytest.raises(ArtifactError, match=r"gpu:1 is not the first GPU, .*CUDA_VISIBLE_DEVICES=1 emadeploy build"):
         load(artifact, device="gpu:1")
+
+
+def test_the_copies_of_a_run_are_timed_and_leave_nothing(install_trt: Install, make_engine: Make) -> None:
+    _, machine = install_trt()
+    with load(make_engine()) as perception:
+        before = set(machine.live)
+        copies = perception.copies()
+        assert set(copies) == {"copy_in", "copy_out"}
+        assert all(ms >= 0 for ms in copies.values())
+        assert set(machine.live) == before

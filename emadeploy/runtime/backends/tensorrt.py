@@ -24,6 +24,7 @@ from emadeploy.contract.manifest import Manifest
 from emadeploy.runtime.queue import Answers, InferQueue, Inputs
 from emadeploy.runtime.session import Array, check_signature
 from emadeploy.runtime.trt.callbacks import make_profiler
+from emadeploy.runtime.trt.copies import copy_times
 from emadeploy.runtime.trt.first_load import compile_once
 from emadeploy.runtime.trt.library import Library, load_library
 from emadeploy.runtime.trt.memory import Arena, Buffer, Gpu, Graph, open_gpu
@@ -102,6 +103,11 @@ class TensorRtSession:
             "cuda_graph": self._graph,
             "context_mb": loaded.library.activation_bytes(loaded.engine) // _MIB,
         }
+
+    def copies(self) -> dict[str, float]:
+        """Return the milliseconds of a run that are copies, 'copy_in' and 'copy_out': see `trt.copies`."""
+        assert self._loaded is not None, "copies after close"
+        return copy_times(self._loaded.gpu, self._loaded.tensors)
 
     def _take(self) -> _Slot:
         with self._lock:
