@@ -48,7 +48,7 @@ def from_json(content: bytes, where: str) -> dict[str, Any]:
     try:
         data = json.loads(content)
         schema = data.pop("schema", None)
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{where} is not the record of learned scales ({error}): train again with --qat") from None
     if schema != SCHEMA:
         raise ArtifactError(
