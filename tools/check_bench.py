@@ -57,8 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--document", type=Path, default=DOCUMENT)
     given = parser.parse_args(arguments)
     try:
+        _around_the_table(given.document)  # before minutes of work
         load = conditions().load_average
-        rows = [check(path, given.threads, given.rounds, given.calls, given.within) for path in given.artifacts]
+        rows = []
+        for path in given.artifacts:
+            print(f"measuring {path}", flush=True)
+            rows.append(check(path, given.threads, given.rounds, given.calls, given.within))
         record = {
             "machine": cpu_model(),
             "threads": given.threads,
@@ -171,12 +175,16 @@ def table(record: dict[str, Any]) -> list[str]:
 
 def write_lines(document: Path, lines: Sequence[str]) -> None:
     """Put ``lines`` between the markers of ``document``; raises SpecError where it has none."""
-    text = document.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
+    before, after = _around_the_table(document)
+    document.write_text("\n".join([before, *lines, after]), encoding="utf-8")
+
+
+def _around_the_table(document: Path) -> tuple[str, str]:
+    before, begin, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise SpecError(f"{document} has no place for the table: {BEGIN} and {END}")
-    document.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+    return before + begin, end + after
 
 
 def _round(ours: Theirs, theirs: Theirs, calls: int, *, flipped: bool) -> tuple[float, float]:
