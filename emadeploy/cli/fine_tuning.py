@@ -26,7 +26,7 @@ from emadeploy.export.stage import Wanted, export_graph
 from emadeploy.export.trainable.student import Student
 from emadeploy.nets.network import Network
 from emadeploy.train.fit import MakeStudent, starting_model
-from emadeploy.train.run import Run, check_unused
+from emadeploy.train.run import Run, check_unused, step_to_resume
 
 Report = Callable[[str], None]
 
@@ -54,19 +54,20 @@ def fine_tuned(spec: ModelSpec, target: str, asked: Mapping[str, Any]) -> tuple[
         schedule="cosine",
         warm_up_epochs=0.0,
     )
-    steps = asked.get("steps") or (STEPS if asked.get("epochs") is None else None)
+    steps = given("steps", STEPS if asked.get("epochs") is None else None)
     return replace(spec, train=recipe), {"qat": target, "steps": steps, "distil": given("distil", DISTIL)}
 
 
 def make_student(run: Run, train_set: Dataset, *, resume: bool, report: Report = print) -> MakeStudent:
     """Return what makes the network that ``run`` trains, having made the graph of its target, or read it to resume.
 
-    Raises SpecError for a target that cannot be fine-tuned for, or an output in use; CalibrationError, ExportError.
+    Raises SpecError for an output in use, or nothing to resume; CalibrationError, ExportError; ArtifactError.
     """
     assert run.qat is not None
     target = run.qat
     folder = run.output / GRAPH
-    if resume and folder.is_dir():
+    if resume:
+        step_to_resume(run)  # says what is wrong with the run, where something is
         quantised = OnnxGraph.read(folder)
     else:
         check_unused(run)

@@ -193,6 +193,8 @@ def test_stopped_and_resumed_is_as_uninterrupted(train: Train, tuned: Path, here
         (("--from", "mine", "--qat", TARGET, "--distil", "-1"), "distil -1.0 is not a number from 0 up"),
         (("--from", "mine", "--qat", TARGET, "--find-lr"), "--find-lr looks at a network in float"),
         (("--from", "mine", "--distil", "1"), "a weight beside --qat alone"),
+        (("--from", "mine", "--qat", TARGET, "--steps", "0"), "steps 0 is not positive"),
+        (("--from", "mine", "--qat", TARGET, "--resume"), "holds no run to resume"),
         ((), "name a model with --model, or a checkpoint to go on from with --from"),
     ],
 )
