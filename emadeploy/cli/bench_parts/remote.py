@@ -14,7 +14,7 @@ from emadeploy.bench.remote.sending import send
 from emadeploy.bench.report import report_of
 from emadeploy.bench.rows import Report
 from emadeploy.cli.bench_parts.order import BenchOrder
-from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.errors import DataError, DeviceError, SpecError
 from emadeploy.contract.manifest import Manifest
 
 Say = Callable[[str], None]
@@ -36,6 +36,8 @@ def measure_there(text: str, order: BenchOrder, say: Say | None = None) -> Repor
         Manifest.read(artifact).verify_files(artifact)
     there = greet(host)
     sent = {send(host, there, artifact, say): artifact for artifact in order.artifacts}
+    if len(sent) < len(order.artifacts):
+        raise SpecError(f"an artifact is given twice: {', '.join(map(str, order.artifacts))}")
     job = Job(host, there, ["bench", *sent, *flags(order)])
     job.start(say)
     try:
@@ -49,9 +51,17 @@ def measure_there(text: str, order: BenchOrder, say: Say | None = None) -> Repor
     except SpecError as error:
         raise DataError(f"the report that came from {host} makes no sense: {error}") from None
     finally:
-        job.forget()
+        _forget(job, say)
     rows = [replace(row, artifact=str(sent.get(row.artifact or "", row.artifact or "")) or None) for row in report.rows]
     return Report({**report.machine, "host": str(host)}, {**report.settings, "host": str(host)}, rows)
+
+
+def _forget(job: Job, say: Say) -> None:
+    # What has come back is not lost because the host is gone by now.
+    try:
+        job.forget()
+    except DeviceError as error:
+        say(f"the run's folder there could not be removed: the same command will show this report again ({error})")
 
 
 def flags(order: BenchOrder) -> list[str]:

@@ -62,6 +62,25 @@ def test_ctrl_c_ends_the_wait_and_says_how_to_go_on(there, monkeypatch: pytest.M
     assert "goes on: the same command waits for it again; this ends it: ssh user@jetson 'kill -- -" in said[-1]
 
 
+def test_a_report_is_not_lost_where_the_host_goes_away(there, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(there, REPORT)
+
+    def gone(_: Job) -> None:
+        raise DeviceError("the connection was lost")
+
+    monkeypatch.setattr(Job, "forget", gone)
+    said: list[str] = []
+    assert len(measure_there("user@jetson", BenchOrder(), said.append).rows) == 1
+    assert "will show this report again" in said[-1]
+
+
+def test_an_artifact_that_is_given_twice_is_refused(there, make_artifact: Make) -> None:
+    install(there, REPORT)
+    artifact = make_artifact()
+    with pytest.raises(SpecError, match="given twice"):
+        measure_there("user@jetson", BenchOrder(artifacts=(artifact, artifact)), lambda _: None)
+
+
 def test_what_is_no_host_or_no_artifact_is_refused_here(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="is not"):
         measure_there("-oProxyCommand=x", BenchOrder())
