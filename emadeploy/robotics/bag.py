@@ -53,7 +53,7 @@ class Bag:
         self._files = _files_of(path)
         with self._open() as reader:
             self.topic = _chosen(path, reader, topic)
-            self._count = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
+            self._count: int = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
             self._camera_topic = _recorded_camera_topic(reader, self.topic)
 
     @property
@@ -97,13 +97,14 @@ class Bag:
     def __str__(self) -> str:
         return f"{self._path}:{self.topic}"
 
-    def _lost(self, damage: list[tuple[int, Exception]], count: int, begin: int) -> Lost:
+    def _lost(self, damage: list[tuple[int, Exception]], missing: int, begin: int) -> Lost:
+        count = max(missing, 0)
         where = ", ".join(f"after {_seconds(time - begin)}" for time, _ in damage[:5])
         more = f" and {len(damage) - 5} more places" if len(damage) > 5 else ""
         return Lost(
-            f"{self} is damaged {where}{more}: {max(count, 0)} of its {self._count} images cannot be read "
+            f"{self} is damaged {where}{more}: {count} of its {self._count} images cannot be read "
             f"({first_line(damage[0][1])})",
-            max(count, 1),
+            count,
         )
 
     def _first_camera(self, reader: Any) -> CameraInfo | None:
@@ -133,8 +134,8 @@ def _opened(path: Path, files: list[Path]) -> Iterator[Any]:
         reader.open()
     except Exception as error:  # whatever its parsers meet
         raise DataError(
-            f"{path} cannot be opened as a bag: {first_line(error).rstrip('.')}; if its recording was cut off, give it "
-            "its index with 'mcap recover', 'ros2 bag reindex' or 'rosbag reindex'"
+            f"{path} cannot be opened as a bag: {first_line(error).rstrip('.')}; if its recording was cut off, mend it "
+            "with 'mcap recover', 'ros2 bag reindex', 'rosbag reindex' or SQLite's '.recover'"
         ) from None
     try:
         yield reader
@@ -156,7 +157,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _chosen(path: Path, reader: Any, topic: str | None) -> str:
-    found = {c.topic: c.msgtype for c in reader.connections}
+    found: dict[str, str] = {c.topic: c.msgtype for c in reader.connections}
     images = sorted(name for name, kind in found.items() if kind in _IMAGES)
     listed = "; its topics with images: " + ", ".join(images) if images else "; it has no topic with images"
     if topic is None:

@@ -120,7 +120,8 @@ class _Mp4:
 
     def __init__(self, partial: Path, path: Path) -> None:
         self._partial, self._path, self._count = partial, path, 0
-        self._cv2, self._writer = opencv(), None
+        self._cv2 = opencv()
+        self._writer: Any = None
         self._size = (0, 0)
 
     def start(self, picture: UInt8, rate: float) -> None:

@@ -110,8 +110,6 @@ class McapWriter:
         self._chunk = _Chunk()
         while True:
             with suppress(OSError):
-                self._file.truncate(self._data_end)
-                self._file.seek(self._data_end)
                 self._finish()
                 break
             if not self._written:
@@ -119,12 +117,14 @@ class McapWriter:
             self._written.pop()
         self._file.close()
 
-    @property
-    def _data_end(self) -> int:
-        return self._written[-1].file_end if self._written else self._head
+    def _rewind(self) -> int:
+        """Go back to the end of what is whole, and return where that is: a signal may have cut a write in two."""
+        end = self._written[-1].file_end if self._written else self._head
+        self._file.truncate(end)
+        return self._file.seek(end)
 
     def _flush(self) -> None:
-        chunk, position = self._chunk, self._file.tell()
+        chunk, position = self._chunk, self._rewind()
         if not chunk.records:
             return
         times = [time for found in chunk.messages.values() for time, _ in found] or [0]

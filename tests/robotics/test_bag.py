@@ -1,12 +1,13 @@
 """Images out of recordings: every format, exact stamps, and what is damaged."""
 
+import sys
 from pathlib import Path
 
 import bags
 import numpy as np
 import pytest
 
-from emadeploy.contract.errors import DataError, SpecError
+from emadeploy.contract.errors import BackendMissing, DataError, SpecError
 from emadeploy.robotics.bag import Bag, split_bag
 from emadeploy.robotics.frame import Lost
 from emadeploy.robotics.sources import open_source
@@ -165,6 +166,23 @@ def test_images_of_no_camera_end_it(tmp_path: Path) -> None:
     path = bags.write_mcap(tmp_path / "drive.mcap", Depth(camera=None))
     with pytest.raises(SpecError, match=r"image_raw: images in '32FC1' are no camera images; known encodings: rgb8"):
         list(Bag(path).frames(lambda error: None))
+
+
+def test_damage_that_sqlite_cannot_pass_over(tmp_path: Path) -> None:
+    path = bags.write_ros2(tmp_path / "drive", bags.Drive(count=60), "sqlite3")
+    (file,) = path.glob("*.db3")
+    with file.open("r+b") as database:
+        database.seek(file.stat().st_size // 2)
+        database.write(b"\xa5" * 20_000)
+    with pytest.raises(DataError, match=r"drive cannot be opened as a bag: .*malformed; .* or SQLite's '\.recover'"):
+        Bag(path)
+
+
+def test_a_missing_rosbags_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = bags.write_mcap(tmp_path / "drive.mcap", bags.Drive(count=1))
+    monkeypatch.setitem(sys.modules, "rosbags.typesys", None)
+    with pytest.raises(BackendMissing, match=r"reading bags needs rosbags, .*: pip install 'emadeploy\[robotics\]'"):
+        open_source(path)
 
 
 def test_what_is_no_bag(tmp_path: Path) -> None:

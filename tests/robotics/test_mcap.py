@@ -98,6 +98,25 @@ def test_what_ends_early_keeps_its_suffix(tmp_path: Path) -> None:
     assert len(read(writer.partial)) == 3
 
 
+def test_a_signal_in_the_middle_of_a_write_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = McapWriter(tmp_path / "out.mcap", "test")
+    fill(writer, 300)
+    whole, put = writer._put, []
+
+    def interrupted(data: bytes) -> None:
+        put.append(data)
+        if len(put) == 2:
+            whole(data[: len(data) // 2])
+            raise KeyboardInterrupt
+        whole(data)
+
+    monkeypatch.setattr(writer, "_put", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    writer.close()
+    assert [message[2] for message in read(writer.path)] == [index % 256 for index in range(300)]
+
+
 def test_a_recording_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "out.mcap").write_bytes(b"precious")
     with pytest.raises(DataError, match=r"out\.mcap exists already: remove it, or name another file"):

@@ -44,7 +44,7 @@ _UNLABELLED = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 def topics_of(tasks: Sequence[TaskSpec]) -> dict[str, str]:
     """Return topic -> type of everything that a model of ``tasks`` can give."""
-    topics = {}
+    topics: dict[str, str] = {}
     for task in tasks:
         if task.kind in _LABELS:
             labels, info = _LABELS[task.kind]
@@ -72,7 +72,7 @@ def map_messages(
     ``pixels``: the frame itself, for the colours of the points; ``camera`` is passed through; without ``intrinsics``
     there are no points.
     """
-    topics = topics_of(tasks).keys()
+    topics = set(topics_of(tasks))
     if wanted is not None:
         topics &= wanted
     for task in tasks:
