@@ -154,7 +154,7 @@ def test_a_stream_by_its_text_survives_the_loss(
         stamps = []
         for result in stream:
             stamps.append(result.stamp)
-            if stream.stats.reconnects == 2:
+            if stream.stats.reconnects >= 2:  # a busy machine may miss the moment
                 break
     assert stamps == sorted(stamps)
     assert server.connections >= 3

@@ -1,11 +1,16 @@
 """docs/ros2.md cannot rot: its tables are those of the code."""
 
+import importlib
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import rclpy_fake
+import typer
 
+from emadeploy.cli.app import app
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.robotics.ros.maps import topics_of
 
@@ -37,9 +42,10 @@ def test_every_topic_is_told_with_its_type() -> None:
 
 def test_every_parameter_is_told_with_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     rclpy_fake.install(monkeypatch)
-    monkeypatch.delitem(__import__("sys").modules, "emadeploy.robotics.ros2_node", raising=False)
-    from emadeploy.robotics import ros2_node
-
+    name = "emadeploy.robotics.ros2_node"
+    sys.modules.pop(name, None)
+    ros2_node = importlib.import_module(name)
+    sys.modules.pop(name)  # what it was made of goes with the stand-in
     told = table("The node")
     flags = {name for name in told if name.startswith("publish_")}
     assert told.keys() - flags == ros2_node.PARAMETERS.keys()
@@ -47,6 +53,14 @@ def test_every_parameter_is_told_with_its_default(monkeypatch: pytest.MonkeyPatc
     for name, default in ros2_node.PARAMETERS.items():
         if default != "":
             assert told[name][0] == f"`{default}`", name
+
+
+def test_the_commands_exist_with_the_options_shown() -> None:
+    lines = [shlex.split(line) for line in TEXT.splitlines() if line.startswith("emadeploy ")]
+    assert len(lines) == 3
+    group = typer.main.get_command(app)
+    for _, name, *arguments in lines:
+        group.commands[name].make_context(name, arguments)  # type: ignore[attr-defined]
 
 
 def test_the_launch_file_is_python() -> None:
