@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import accumulate
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from emadeploy.serve.models import Served
+from emadeploy.serve.histogram import Histogram
+from emadeploy.serve.models import Served
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: Upper bounds of the histograms, in seconds.
-BOUNDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 #: Status -> why a request was dropped that a later, or more patient, client would have been answered.
 _DROPPED = {499: "left", 503: "full", 504: "late"}
-
-
-@dataclass
-class Histogram:
-    """How many seconds things took."""
-
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
-    total: float = 0.0
-
-    def add(self, seconds: float) -> None:
-        self.counts[bisect_left(BOUNDS, seconds)] += 1
-        self.total += seconds
-
-    def samples(self, labels: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """Yield suffix, labels and value of every line."""
-        running = list(accumulate(self.counts))
-        for bound, count in zip((*map(str, BOUNDS), "+Inf"), running, strict=True):
-            yield "_bucket", {**labels, "le": bound}, count
-        yield "_sum", labels, self.total
-        yield "_count", labels, running[-1]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from emadeploy.contract.errors import SpecError
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.contract.tasks import KINDS
 from emadeploy.runtime import load
-from emadeploy.serve.metrics import Histogram
+from emadeploy.serve.histogram import Histogram
 from emadeploy.serve.tensors import NAMES, Array, Tensor
 from emadeploy.serve.worker import Place, Worker
 

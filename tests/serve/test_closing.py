@@ -1,5 +1,6 @@
 """The end of a server, and engines that never come to one."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 from site_of import Site, request, wait_until
 
+from emadeploy.serve.gate import ABORT, Gate, Limits
+from emadeploy.serve.metrics import Metrics
 from emadeploy.serve.models import close_models, open_models
 
 Open = Callable[..., Site]
@@ -62,10 +65,10 @@ def test_what_is_asked_is_answered_and_what_is_new_refused(site: Site) -> None:
 def test_a_stuck_engine_holds_up_neither_requests_nor_the_end(
     make_artifact: Callable[..., Path], open_site: Open
 ) -> None:
-    site = open_site(timeout=0.3)
+    site = open_site(timeout=1.0)
     release = site.occupy()
     assert site.post("/v2/models/tiny/infer", request())[0] == 504
-    wait_until(lambda: site.worker.busy_s > 0.3)
+    wait_until(lambda: site.worker.busy_s > 1.0)
     for path in ("/v2/health/live", "/v2/health/ready", "/v2/models/tiny/ready"):
         status, _, body = site.ask(path)
         assert status == 503
@@ -93,17 +96,15 @@ def test_closing_drops_what_waits(make_artifact: Callable[..., Path]) -> None:
 def test_a_full_queue_is_503_and_a_place_is_free_when_its_request_is_late(open_site: Open) -> None:
     site = open_site(queue=1, timeout=0.5)
     release = site.occupy()  # a place of two
-    thread, answers = ask_in_background(site)
-    wait_until(lambda: site.worker.taken == 2)
+    place = site.worker.enter()
     status, headers, body = site.ask("/v2/models/tiny/infer", request())
     assert (status, headers["Retry-After"]) == (503, "1")
     assert "queue of this model is full" in json.loads(body)["error"]
-    thread.join()
-    assert answers[0][0] == 504
+    place.leave()
+    assert site.post("/v2/models/tiny/infer", request())[0] == 504
     assert (site.worker.taken, site.worker.waiting) == (1, 0)
     release.set()
     wait_until(lambda: site.worker.taken == 0)
-    assert site.post("/v2/models/tiny/infer", request())[0] == 200
     assert dict(site.app.metrics.dropped) == {("tiny", "full"): 1, ("tiny", "late"): 1}
 
 
@@ -141,8 +142,37 @@ def test_a_client_that_leaves_while_it_is_answered_frees_its_place(open_site: Op
     wait_until(lambda: site.worker.taken == 0)
 
 
+def test_an_answer_that_is_late_is_cut_off_and_one_that_never_began_is_504() -> None:
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def ask(began: bool) -> tuple[list[Any], list[str], Gate]:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if began:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        aborted: list[str] = []
+        gate = Gate(app, {}, Limits(timeout=0.01), None, Metrics())
+        scope = {"type": "http", "path": "/v2/models/x/infer", "headers": []}
+        await gate({**scope, "extensions": {ABORT: lambda: aborted.append("cut")}}, receive, send)
+        return sent, aborted, gate
+
+    for began, statuses, cuts in ((True, [200], ["cut"]), (False, [504], [])):
+        sent, aborted, gate = asyncio.run(ask(began))
+        assert [message["status"] for message in sent if "status" in message] == statuses
+        assert aborted == cuts
+        assert dict(gate.metrics.requests) == {("", 504): 1}
+        assert gate.metrics.in_flight == 0
+
+
+@pytest.mark.slow
 def test_a_client_that_takes_nothing_is_cut_off(open_site: Open) -> None:
-    site = open_site(timeout=2.0)
+    site = open_site(timeout=4.0)
     with ask_for_much(site) as connection:
         wait_until(lambda: site.models["tiny"].counts.success == 1)
         wait_until(lambda: site.worker.taken == 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from site_of import Site, request, wait_until
 
-from emadeploy.serve.metrics import BOUNDS, Histogram
+from emadeploy.serve.histogram import BOUNDS, Histogram
 
 Open = Callable[..., Site]
 
