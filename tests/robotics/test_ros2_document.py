@@ -56,7 +56,8 @@ def test_every_parameter_is_told_with_its_default(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_commands_exist_with_the_options_shown() -> None:
-    lines = [shlex.split(line) for line in TEXT.splitlines() if line.startswith("emadeploy ")]
+    shell = "".join(re.findall(r"```sh\n(.*?)```", TEXT, flags=re.DOTALL))
+    lines = [shlex.split(line) for line in shell.splitlines() if line.startswith("emadeploy ")]
     assert len(lines) == 3
     group = typer.main.get_command(app)
     for _, name, *arguments in lines:
