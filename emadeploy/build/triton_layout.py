@@ -83,8 +83,13 @@ def _write_ensemble(artifact: Path, manifest: Manifest, repository: Path, instan
         "ensemble_scheduling": {"step": steps},
         **_meaning(manifest),
     }
-    _write_model(repository, ensemble, manifest, lambda _: None)
+    _write_model(repository, ensemble, manifest, _write_note)
     return (*(f"{name}-{part.name}" for part in parts), name)
+
+
+def _write_note(folder: Path) -> None:
+    """Put something into the folder of a version that has no file: what copies repositories often drops empty ones."""
+    (folder / "README").write_text("An ensemble: its steps are in config.pbtxt.\n", encoding="utf-8")
 
 
 def _write_model(repository: Path, config: Mapping[str, Any], manifest: Manifest, fill: Callable[[Path], None]) -> None:

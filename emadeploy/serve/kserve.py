@@ -72,7 +72,8 @@ def _service(name: str, predictor: Mapping[str, Any], cluster: Cluster) -> dict[
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": name},
+        # An engine stays loaded; Knative, which would stop it when idle, takes no startup probe and no grace period.
+        "metadata": {"name": name, "annotations": {"serving.kserve.io/deploymentMode": "RawDeployment"}},
         "spec": {"predictor": {"minReplicas": 1, **limits, **predictor}},
     }
 
@@ -104,8 +105,7 @@ def _ours(names: list[str], cluster: Cluster, *, gpu: bool) -> dict[str, Any]:
             "capabilities": {"drop": ["ALL"]},
         },
     }
-    # More than these the server would refuse: they go to another replica.
-    return {"containerConcurrency": cluster.queue + 1, "containers": [container]}
+    return {"containers": [container]}
 
 
 def _triton(cluster: Cluster, *, gpu: bool) -> dict[str, Any]:

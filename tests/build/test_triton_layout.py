@@ -205,7 +205,7 @@ def test_a_graph_that_takes_frames_is_an_ensemble_that_answers_the_same(frame_ar
     assert tensors(found.input) == [("frame", UINT8, [6, 8, 3])]
     assert tensors(found.output) == [("semseg", UINT8, [6, 8]), ("depth", FP32, [6, 8])]
     assert [step.model_name for step in found.ensemble_scheduling.step] == list(names[:3])
-    assert (repository / "tiny/1").is_dir()
+    assert [path.name for path in (repository / "tiny/1").iterdir()] == ["README"]
     assert found.parameters["depth.unit"].string_value == "metre"
     network = config(repository / "tiny-network")
     assert tensors(network.input) == [("frame/Mul_output", FP32, [1, 3, 6, 8])]

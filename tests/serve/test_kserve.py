@@ -36,7 +36,7 @@ def test_the_manifests_are_those_of_kserve(make_artifact: Make) -> None:
         assert re.fullmatch("[a-z]([-a-z0-9]*[a-z0-9])?", service["metadata"]["name"])
     ours, triton = (service["spec"]["predictor"] for service in found.values())
     (container,) = ours["containers"]
-    assert (ours["containerConcurrency"], ours["timeout"], ours["terminationGracePeriodSeconds"]) == (4, 8, 22)
+    assert (ours["timeout"], ours["terminationGracePeriodSeconds"]) == (8, 22)
     assert container["image"] == "registry.local/emadeploy:0.1.0-x86"
     assert container["env"][0] == {"name": "STORAGE_URI", "value": "pvc://models/robots"}
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
