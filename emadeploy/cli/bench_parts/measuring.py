@@ -47,20 +47,14 @@ def measure_here(order: BenchOrder) -> Report:
     device = check_device(order.device)
     judge = Judge.open(order)
     entrants = _entrants(order, device, judge)
-    built_in = not order.artifacts
     jetson = read_jetson()
-    effort = Effort(
-        percentile=order.percentile or (50 if built_in else 90),
-        min_time_s=order.min_time_s,
-        warm_up=order.warm_up,
-        stream_s=min(_STREAM_S, max(order.min_time_s, 0.1)),
-        block_s=_BLOCK_S if jetson is None else _BLOCK_S_OF_JETSON,
-        within=_WITHIN,
-        most_s=_PATIENCE * order.min_time_s,
-    )
+    effort = _effort(order, _BLOCK_S if jetson is None else _BLOCK_S_OF_JETSON)
     with ExitStack() as stack:
-        meter = stack.enter_context(PowerWatch()) if jetson is not None else None
-        if meter is not None:
+        meter = None
+        if jetson is not None:
+            for note in jetson.notes:  # clocks that are not locked, among others
+                print(f"note: {note}")
+            meter = stack.enter_context(PowerWatch())
             meter.idle()
         bar = stack.enter_context(progress(f"measuring {len(entrants)} in turns"))
         rows = race(entrants, effort, against=order.against, meter=meter, progress=bar)
@@ -83,6 +77,18 @@ def measure_here(order: BenchOrder) -> Report:
         "stream_s": effort.stream_s,
     }
     return Report(machine, settings, rows)
+
+
+def _effort(order: BenchOrder, block_s: float) -> Effort:
+    return Effort(
+        percentile=order.percentile or (90 if order.artifacts else 50),
+        min_time_s=order.min_time_s,
+        warm_up=order.warm_up,
+        stream_s=min(_STREAM_S, max(order.min_time_s, 0.1)),
+        block_s=block_s,
+        within=_WITHIN,
+        most_s=_PATIENCE * order.min_time_s,
+    )
 
 
 def _entrants(order: BenchOrder, device: str | None, judge: Judge | None) -> list[Entrant]:
