@@ -12,6 +12,7 @@ Time is that of day, or, for a video, the position in it.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ class Viewer:
         self._log = rerun.RecordingStream("emadeploy")
         try:
             if self._partial is None:
-                self._log.spawn()
+                _open_viewer(self._log)
             else:
                 self._log.save(self._partial)
         except Exception as error:  # rerun raises plain RuntimeErrors
@@ -84,9 +85,16 @@ class Viewer:
             log(f"timings/{stage}", rerun.Scalars(milliseconds))
 
     def close(self, *, whole: bool) -> None:
-        """Hand over what is still on its way; a file gets its name, also where an error ended it: it can be viewed."""
-        self._log.flush()
-        self._log.disconnect()
+        """Hand over what is still on its way; a file gets its name, also where an error ended it: it can be viewed.
+
+        Raises DataError where the viewer has gone, or never came.
+        """
+        try:
+            self._log.flush()
+        except Exception as error:  # rerun raises plain RuntimeErrors
+            raise DataError(f"--view {self._path or 'screen'}: not everything was shown: {first_line(error)}") from None
+        finally:
+            self._log.disconnect()
         if self._partial is not None and self._path is not None:
             os.replace(self._partial, self._path)
 
@@ -120,3 +128,17 @@ class Viewer:
         cloud = point_cloud(outputs.depth, intrinsics, frame=frame.pixels, labels=outputs.semseg, step=_STEP)
         points = self._rerun.Points3D(cloud.points, colors=cloud.colours, class_ids=cloud.labels)
         self._log.log("world/points", points)
+
+
+def _open_viewer(log: Any) -> None:
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise DataError(
+            "this machine has no display; write FILE.rrd, and open it with 'rerun FILE.rrd' where there is one"
+        )
+    # rerun looks for its viewer in PATH alone, where a virtual environment is only once it has been activated.
+    path = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join([path, str(Path(sys.executable).parent)])
+    try:
+        log.spawn()
+    finally:
+        os.environ["PATH"] = path

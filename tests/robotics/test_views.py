@@ -1,6 +1,7 @@
 """What is shown: the file for rerun, read back by its own reader, and the films, read back by OpenCV."""
 
 import io
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +99,31 @@ def test_without_intrinsics_there_is_no_pinhole_and_a_video_has_positions(tmp_pa
     assert "/world/camera" not in found
     assert [row["capture"] for row in found["/timings/inference"]] == [0, 100_000_000]
     assert [row["Scalars:scalars"] for row in found["/timings/inference"]] == [[12.5], [12.5]]
+
+
+def test_a_viewer_is_found_beside_python_and_asked_for_a_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    rerun = pytest.importorskip("rerun")
+    seen: list[str] = []
+    monkeypatch.setattr(rerun.RecordingStream, "spawn", lambda log: seen.append(os.environ["PATH"]))
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(
+        DataError, match=r"--view screen cannot be opened: this machine has no display; write FILE\.rrd"
+    ):
+        Viewer(None, TASKS, Lens())
+    monkeypatch.setenv("DISPLAY", ":0")
+    path = os.environ["PATH"]
+    viewer = Viewer(None, TASKS, Lens())
+    assert seen[0].split(os.pathsep)[-1] == str(Path(sys.executable).parent)
+    assert os.environ["PATH"] == path
+
+    def lost() -> None:
+        raise RuntimeError("unable to connect")
+
+    monkeypatch.setattr(viewer._log, "flush", lost)
+    with pytest.raises(DataError, match="--view screen: not everything was shown: unable to connect"):
+        viewer.close(whole=True)
 
 
 def test_a_missing_rerun_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
