@@ -1,13 +1,13 @@
 """Measure what `emadeploy serve` costs above inference, against direct calls of the same runtime, in turns.
 
-    python tools/bench_serve.py ARTIFACT [--frame-size 288x384] [--rounds 60] [--threads N] [--json FILE]
+    python tools/bench_serve.py ARTIFACT [--frame-size 288x384] [--rounds 60] [--json FILE]
 
 In each round one frame is answered three times: by a call of the Runtime, by tritonclient with binary tensors, and as a
 JPEG whose maps come back as npz. All three run in the same engine: the server and the direct calls share one process
 and one loaded artifact, the client is a process of its own, as clients are. What a request takes above the Runtime's
-own call (preprocessing, inference and decoding, as its timings have it) is the overhead; `request - call` compares with
-the direct call of the same round, whose engine may have been faster or slower. Needs an idle machine; exit status 1
-where the median overhead of binary tensors is above the bound.
+own call (preprocessing, inference and decoding, as the server counts it) is its overhead; `request_minus_call_ms`
+compares with the direct call of the same round, whose engine may have been faster or slower. Needs an idle machine; exit
+status 1 where the median overhead of binary tensors is above the bound.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ def report(found: dict[str, list[float]], served: Served, options: argparse.Name
         "call_ms": spread(found["call"]),
         "request_ms": {way: spread(found[way]) for way in ways},
         "overhead_ms": {way: spread(less(way, f"{way}_own")) for way in ways},
-        "request - call_ms": {way: spread(less(way, "call")) for way in ways},
+        "request_minus_call_ms": {way: spread(less(way, "call")) for way in ways},
         "bound_ms": BOUND_MS,
     }
 

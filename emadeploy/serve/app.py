@@ -41,7 +41,7 @@ Maps = Mapping[str, tensors.Array]
 
 
 class Service:
-    """The answers of a server for ``models``, by name."""
+    """The answers of a server for ``models``, by name; each method is that of a route."""
 
     def __init__(self, models: Mapping[str, Served], limits: Limits, metrics: Metrics) -> None:
         self._models, self._limits, self._metrics = models, limits, metrics
@@ -83,6 +83,7 @@ class Service:
         return Response(self._metrics.text(self._models), headers={"Content-Type": CONTENT_TYPE})
 
     async def infer(self, request: Request) -> Response:
+        """Answer tensors with tensors; raises Fault and whatever the Runtime does."""
         model = self._model(request)
         header = request.headers.get(tensors.HEADER)
 
@@ -106,6 +107,7 @@ class Service:
         return await self._placed(model, answer)
 
     async def image(self, request: Request) -> Response:
+        """Answer a picture with its maps, or with a picture of them; raises Fault and whatever the Runtime does."""
         model = self._model(request)
         if model.raw:
             raise Fault(404, f"{model.name!r} takes tensors alone; send pictures to {model.name[:-4]!r}")

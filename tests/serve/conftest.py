@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("uvicorn")
-pytest.importorskip("onnxruntime")
-
 
 @pytest.fixture
 def open_site(make_artifact: Callable[..., Path]) -> Iterator[Callable[..., Any]]:

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+pytest.importorskip("uvicorn")
+pytest.importorskip("httptools")
+pytest.importorskip("onnxruntime")
 from emadeploy.serve.app import make_app
 from emadeploy.serve.gate import Limits
 from emadeploy.serve.models import close_models, open_models
