@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from emadeploy import __version__
 from emadeploy.contract.outputs import TaskOutputs
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.robotics.frame import Frame, Header
@@ -30,7 +30,7 @@ class Recorder:
         self, path: Path, tasks: Sequence[TaskSpec], lens: Lens, say: Callable[[str], object] = lambda message: None
     ) -> None:
         self._types, self._tasks, self._lens = RosbagsTypes(), tasks, lens
-        self._file = McapWriter(path, f"emadeploy {version('emadeploy')}")
+        self._file = McapWriter(path, f"emadeploy {__version__}")
         self._topics: set[str] = set()
         if any(task.kind == "depth" and task.unit != "metre" for task in tasks):
             say("no depth and no points are recorded: the model's depth is inverse, ROS (REP-118) has it in metres")
