@@ -6,8 +6,8 @@ In each round one frame is answered three times: by a call of the Runtime, by tr
 JPEG whose maps come back as npz. All three run in the same engine: the server and the direct calls share one process
 and one loaded artifact, the client is a process of its own, as clients are. What a request takes above the Runtime's
 own call (preprocessing, inference and decoding, as the server counts it) is its overhead; `request_minus_call_ms`
-compares with the direct call of the same round, whose engine may have been faster or slower. Needs an idle machine; exit
-status 1 where the median overhead of binary tensors is above the bound.
+compares with the direct call of the same round, whose engine may have been faster or slower. Needs an idle machine;
+exit status 1 where the median overhead of binary tensors is above the bound.
 """
 
 from __future__ import annotations
