@@ -172,7 +172,8 @@ Four networks, trained alike and judged alike on **made rooms** (synthetic; rend
 
 **What it tells, and what not.** A training this short and small, on made data, shows that the four networks train and
 are compared by one command. It is far from converged, so the order of the networks here does not test the paper's
-claim{chance}. For that, train the recipes of the zoo on NYUv2 or Cityscapes ([training.md](training.md)).
+claim{chance}.
+For that, train the recipes of the zoo on NYUv2 or Cityscapes ([training.md](training.md)).
 """
 
 
