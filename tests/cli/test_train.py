@@ -131,8 +131,9 @@ def test_the_document_has_a_command_for_every_row():
     command, told = typer.main.get_command(app.app).commands["train"], []
     for line in (line for line in text.splitlines() if line.startswith("emadeploy train")):
         parsed = command.make_context("train", shlex.split(line)[2:]).params
-        assert parsed["data"].split(":")[0] == zoo.load_spec(parsed["model"]).data, line
-        told.append(parsed["model"])
+        model = parsed["model"] or str(parsed["start_from"])  # what is fine-tuned brings its own
+        assert parsed["data"].split(":")[0] == zoo.load_spec(model).data, line
+        told += [parsed["model"]] if parsed["model"] else []
     assert list(dict.fromkeys(told)) == sorted(ROWS, key=told.index)
     fields = [field.name for field in dataclasses.fields(TrainSpec)]
     assert [name for name in fields if f"`{name}`" not in text] == []
@@ -140,7 +141,7 @@ def test_the_document_has_a_command_for_every_row():
 
 def test_options_reach_the_recipe_and_the_run(train, data, monkeypatch):
     seen = {}
-    monkeypatch.setattr("emadeploy.train.fit.fit", lambda run, *_, resume: seen.update(run=run, resume=resume))
+    monkeypatch.setattr("emadeploy.train.fit.fit", lambda run, *_, **rest: seen.update(run=run, **rest))
     train(
         *("--model", "hps-nyuv2", "--data", data["nyuv2"], "--precision", "bf16", "--validate-every", "3"),
         *(
@@ -161,6 +162,7 @@ def test_options_reach_the_recipe_and_the_run(train, data, monkeypatch):
     recipe = run.spec.train
     assert (recipe.precision, recipe.validate_every, recipe.batch_size, recipe.learning_rate) == ("bf16", 3, 6, 0.01)
     assert (run.devices, run.on_corrupt, run.output, seen["resume"]) == (2, "skip", Path("there"), True)
+    assert (run.qat, seen["student"]) == (None, None)
     assert recipe.weight_decay == zoo.load_spec("hps-nyuv2").train.weight_decay
 
 
@@ -170,7 +172,7 @@ def test_ctrl_c_exits_as_a_shell_expects(train, data, monkeypatch, capsys):
 
     monkeypatch.setattr("emadeploy.train.fit.fit", stopped)
     with pytest.raises(typer.Exit) as caught:
-        train_module.command("hps-nyuv2", data["nyuv2"])
+        train_module.command(data["nyuv2"], model="hps-nyuv2")
     assert caught.value.exit_code == 130
     assert capsys.readouterr().err.startswith("emadeploy: stopped at step 3 of 8")
 
