@@ -55,7 +55,21 @@ def test_the_page_in_the_repository_is_made_from_its_record():
 def test_gains_are_over_the_single_task_networks_of_the_same_seed():
     lines = results.table(record_of([0])).splitlines()
     assert [line.split(" | ")[4] for line in lines[2:]] == ["", "-2.00", "+3.00", "+5.00"]
-    assert lines[2].startswith("| `stl`, one network per task | 20.00 | 0.2500 | 30.00 |")
+    assert lines[2].startswith("| `stl`, one network per task | 20.00 | 0.5000 | 30.00 |")
+
+
+def test_gains_are_those_of_the_metrics_shown():
+    """A reader who counts delta_m from the table finds that of the table."""
+    rows = [
+        [*map(str.strip, line.split("|")[2:6])]
+        for line in results.PAGE.read_text("utf-8").splitlines()
+        if "| `" in line
+    ]
+    single, *others = [[float(cell) for cell in row if cell] for row in rows]
+    assert len(others) == 3
+    for miou, depth, angle, gain in others:
+        relative = [miou / single[0] - 1, 1 - depth / single[1], 1 - angle / single[2]]
+        assert gain == pytest.approx(100 * sum(relative) / 3, abs=0.05)
 
 
 def test_seeds_are_averaged_and_their_range_is_told():
@@ -93,6 +107,20 @@ def test_runs_of_other_steps_are_refused(runs):
     path.write_text(path.read_text().replace('"steps": 10', '"steps": 20'))
     with pytest.raises(SystemExit, match=r"m_emanet-seed0 was trained with .*not comparable"):
         results.collect(runs, [0])
+
+
+def test_runs_judged_on_other_frames_are_refused(runs):
+    path = runs / "hps-seed0" / "metrics.json"
+    path.write_text(path.read_text().replace('"frames": 4', '"frames": 8'))
+    with pytest.raises(SystemExit, match=r"hps-seed0 was judged on .*'frames': 8.*, the others on .*not comparable"):
+        results.collect(runs, [0])
+
+
+def test_the_page_names_the_gpu_that_trained():
+    record = record_of([0])
+    assert "on an a CPU (with flags), no GPU." in results.page(record)
+    record["machine"]["gpu"] = "a large one"
+    assert "on an a CPU (with flags), a large one." in results.page(record)
 
 
 @pytest.mark.slow

@@ -33,12 +33,13 @@ DATA = {
     "rooms": "made rooms (rendered by emadeploy, exact truth)",
     "nyuv2": "NYUv2 as preprocessed for MTAN, 288 x 384",
     "cityscapes": "Cityscapes as preprocessed for MTAN, 128 x 256",
+    "cityscapes-7": "Cityscapes as preprocessed for MTAN, 128 x 256, labels of seven categories",
     "pascal-context": "PASCAL-Context",
 }
 #: Data that `emadeploy train` reads.
 TRAINABLE = {
     "rooms": "rooms:seed=1,count=2000",
-    **{name: f"{name}:DIR" for name in ("nyuv2", "cityscapes", "pascal-context")},
+    **{name: f"{name}:DIR" for name in ("nyuv2", "cityscapes", "cityscapes-7", "pascal-context")},
 }
 SHAPES = {"semseg": "(H, W) class", "human_parts": "(H, W) class", "normals": "(H, W, 3)"}
 BETTER = {True: "higher", False: "lower"}
