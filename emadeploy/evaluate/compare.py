@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from emadeploy.contract.errors import DataError, EmadeployError, SpecError
+from emadeploy.contract.meaning import check_truths, difference
 from emadeploy.contract.spec import ModelSpec, TaskSpec
 from emadeploy.evaluate.metrics import Metrics, TaskMetrics
 from emadeploy.evaluate.parity import Parity
@@ -52,7 +53,13 @@ def common_tasks(a: ModelSpec, b: ModelSpec) -> tuple[TaskSpec, ...]:
             "no task in common, so there is nothing to compare"
         )
     for task in common:
-        _check_same_meaning(a.task(task.name), task)
+        differs = difference(a.task(task.name), task)
+        if differs is not None:
+            what, of_a, of_b = differs
+            raise SpecError(
+                f"task {task.name!r}: {what} is {of_a} in A and {of_b} in B; numbers of different meaning cannot be "
+                "compared"
+            )
     return common
 
 
@@ -70,11 +77,12 @@ def compare(
     the data's truth, and those of ``a`` less those of ``b``; a task without truth is absent there. The argument
     ``tasks`` is what :func:`common_tasks` returned.
 
-    Raises DataError where the data has no frame or maps cannot be compared; what a network raises comes with the
-    frame and which of the two it was.
+    Raises DataError where the data has no frame or truths of another meaning, or maps cannot be compared; what a
+    network raises comes with the frame and which of the two it was.
     """
     if not len(dataset):
         raise DataError(f"{dataset.description} holds no frame; two networks are compared on at least one")
+    check_truths(dataset.specs, tasks, dataset.description)
     parity, judged_a, judged_b = Parity(tasks), Metrics(tasks), Metrics(tasks)
     for index in range(len(dataset)):
         sample = dataset[index]
@@ -98,26 +106,6 @@ def compare(
         "parity": parity.compute(),
         "tasks": {"a": metrics_a, "b": metrics_b, "difference": _difference(metrics_a, metrics_b)},
     }
-
-
-def _check_same_meaning(a: TaskSpec, b: TaskSpec) -> None:
-    for what in ("unit", "direction", "frame"):
-        mine, others = getattr(a, what), getattr(b, what)
-        if mine != others:
-            raise SpecError(
-                f"task {b.name!r}: the {what} of A is {mine!r}, that of B {others!r}; numbers of different meaning "
-                "cannot be compared"
-            )
-    if a.channels != b.channels:
-        raise SpecError(f"task {b.name!r}: A has {a.channels} classes, B {b.channels}; expected the same classes")
-    # Classes without names can only be counted.
-    named = zip(a.class_names, b.class_names, strict=True) if a.class_names and b.class_names else ()
-    for index, (mine, others) in enumerate(named):
-        if mine != others:
-            raise SpecError(
-                f"task {b.name!r}: class {index} is {mine!r} in A and {others!r} in B; expected the same classes in "
-                "the same order"
-            )
 
 
 def _answer(predict: Predict, sample: Sample, where: str) -> Mapping[str, Array]:

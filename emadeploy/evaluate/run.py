@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emadeploy.contract.errors import DataError
+from emadeploy.contract.meaning import check_truths
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.evaluate.metrics import Metrics
 
@@ -36,13 +37,15 @@ def evaluate(
     for each task, 0 among them, and ``per_class`` the IoU, percent, by task and class name. ``edges`` says how edges
     are judged: see :class:`emadeploy.evaluate.metrics.Metrics`.
 
-    Raises DataError where no task has a truth, or there is no frame; SpecError and BackendMissing as Metrics does.
+    Raises DataError where no task has a truth, where one means something else than the task (another unit, frame of
+    normals, other classes), or there is no frame; SpecError and BackendMissing as Metrics does.
     """
     wanted = [task.name for task in tasks]
     if not set(wanted) & set(dataset.tasks):
         raise DataError(
             f"{dataset.description} has no truth for {', '.join(wanted)}; it has {', '.join(dataset.tasks) or 'none'}"
         )
+    check_truths(dataset.specs, tasks, dataset.description)
     if not len(dataset):
         raise DataError(f"{dataset.description} holds no frame")
     metrics = Metrics(tasks, edges)

@@ -10,7 +10,7 @@ from lightning.pytorch.tuner import Tuner
 from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.data.sample import Dataset
 from emadeploy.train.batches import Draws
-from emadeploy.train.fit import LIGHTNING_PRECISIONS, make_loaders, starting_model
+from emadeploy.train.fit import LIGHTNING_PRECISIONS, check_tasks, make_loaders, starting_model
 from emadeploy.train.machine import check_machine
 from emadeploy.train.module import TrainingModule
 from emadeploy.train.report import quiet
@@ -28,6 +28,7 @@ def find_rate(run: Run, train_set: Dataset, steps: int = STEPS) -> float:
     if run.processes > 1:
         raise SpecError(f"the learning rate is looked for on one device, --devices x --nodes is {run.processes}")
     check_machine(run)
+    check_tasks(run.spec, train_set, "training")
     lightning.seed_everything(run.seed, workers=True, verbose=False)
     loader, _ = make_loaders(run, train_set, train_set)
     skip, source = run.on_corrupt == "skip", train_set.description

@@ -21,8 +21,10 @@ from torch.utils.data import DataLoader
 
 from emadeploy import nets
 from emadeploy.contract.errors import ArtifactError, DataError
-from emadeploy.contract.spec import ModelSpec, TaskSpec
+from emadeploy.contract.meaning import check_truths
+from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
+from emadeploy.evaluate.records import check_same_data, read_record
 from emadeploy.nets.entries import fill
 from emadeploy.nets.quantised import QuantisedNetwork
 from emadeploy.train.batches import Batch, Batches, Draws, InOrder, Loader, collate
@@ -161,39 +163,32 @@ def _length(run: Run, loader: Loader) -> tuple[int, int]:
 
 def _check_data(run: Run, train_set: Dataset, val_set: Dataset) -> None:
     for samples, what in ((train_set, "training"), (val_set, "validation")):
-        _check_tasks(run.spec, samples, what)
+        check_tasks(run.spec, samples, what)
         if len(samples) < run.processes:
             raise DataError(
                 f"the {what} data {samples.description} has {len(samples)} frames for {run.processes} devices; "
                 "every device needs one at least"
             )
-    baseline, judged = run.baseline_metrics(), {name for name in run.spec.task_names if name in val_set.tasks}
-    if baseline is not None and set(baseline) != judged:
+    if run.baseline is None:
+        return
+    baseline, judged = read_record(run.baseline), {name for name in run.spec.task_names if name in val_set.tasks}
+    if set(baseline["tasks"]) != judged:
         raise DataError(
-            f"the baseline {run.baseline} holds {', '.join(baseline)}; the gain of {run.spec.name} on "
+            f"the baseline {run.baseline} holds {', '.join(baseline['tasks'])}; the gain of {run.spec.name} on "
             f"{val_set.description} needs {', '.join(sorted(judged))}"
         )
+    check_same_data(baseline, val_set.description, len(val_set))
 
 
-def _check_tasks(spec: ModelSpec, samples: Dataset, what: str) -> None:
+def check_tasks(spec: ModelSpec, samples: Dataset, what: str) -> None:
+    """Raise DataError where the ``what`` ('training') data has no task of the model, or one of another meaning."""
     missing = [name for name in spec.task_names if name not in samples.tasks]
     if len(missing) == len(spec.tasks):
         raise DataError(
             f"the {what} data {samples.description} has no truth for {', '.join(missing)}; it has "
             f"{', '.join(samples.tasks) or 'none at all'}"
         )
-    for found in samples.specs:
-        if found.name in spec.task_names:
-            wanted = spec.task(found.name)
-            if (found.channels, found.unit) != (wanted.channels, wanted.unit):
-                raise DataError(
-                    f"the {what} data {samples.description} has {found.name} of {_in_words(found)}, model {spec.name} "
-                    f"of {_in_words(wanted)}; choose a model made for this data, or change its model.yml"
-                )
-
-
-def _in_words(task: TaskSpec) -> str:
-    return task.unit or f"{task.channels} classes"
+    check_truths(samples.specs, spec.tasks, f"the {what} data {samples.description}")
 
 
 def starting_model(run: Run) -> nets.Network:

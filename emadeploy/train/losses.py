@@ -23,7 +23,9 @@ EDGE_POSITIVE_WEIGHT = 0.95
 
 
 class Weights(NamedTuple):
-    """What each pixel's loss of one task counts: ``per_pixel`` (B, H, W) sums to about 1, or to 0 without any truth.
+    """What each pixel's loss of one task counts: ``per_pixel`` (B, H, W), 0 where there is no truth.
+
+    They sum to 1, but for edges and saliency, whose two classes are balanced: there they sum to less.
 
     With several processes they are those of the whole batch, times the number of processes: the mean over the
     processes, which is what their gradients become, is the mean over all valid pixels. ``has_truth`` is 0 or 1.

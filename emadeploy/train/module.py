@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from emadeploy.contract.errors import DataError
+from emadeploy.contract.errors import ArtifactError, DataError
 from emadeploy.contract.outputs import decode
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.metrics import Metrics
@@ -81,12 +81,13 @@ class TrainingModule(lightning.LightningModule):
         return self
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the metrics with the trainer's state, so that a run that continues still knows them."""
-        checkpoint["results"] = self.results
+        """Keep the metrics and the corrupt frames with the trainer's state: a run that continues still knows them."""
+        checkpoint["results"], checkpoint["corrupt"] = self.results, list(self.corrupt)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them back."""
         self.results = checkpoint.get("results", {})
+        self.corrupt = dict.fromkeys(checkpoint.get("corrupt", ()))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed what networks themselves draw (a timm backbone drops paths) by the position: no state to keep."""
@@ -126,15 +127,28 @@ class TrainingModule(lightning.LightningModule):
         self.metrics, self.shown, self.problem = Metrics(self.spec.tasks), [], None
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Decode every sample as the runtime would, and count its metrics."""
-        # Several processes agree on it when all are done: here one may have a batch more than another.
+        """Decode every sample as the runtime would, and count its metrics.
+
+        Raises DataError for a corrupt frame and for answers that are not finite; of several processes all do, at the
+        end of the validation.
+        """
         self.problem = self.problem or self._note_corrupt(batch)
+        if self.problem is None:
+            self._judge(batch)
+        # Several processes agree on it when all are done: here one may have a batch more than another.
         if processes.count() == 1:
             processes.stop_for(self.problem, DataError, self.device)
+
+    def _judge(self, batch: Batch) -> None:
         raw = self.judged(batch.image)
         size = self.spec.input.size
         for index in range(len(batch.names)):
-            decoded = {t.name: decode(raw[t.name][index].float().cpu().numpy(), t, size) for t in self.spec.tasks}
+            try:
+                decoded = {t.name: decode(raw[t.name][index].float().cpu().numpy(), t, size) for t in self.spec.tasks}
+            except ArtifactError:
+                where = f"at step {self.global_step}, {_describe(batch, self.data)}"
+                self.problem = f"training stopped: the answers are not finite {where}"
+                return
             truth = {
                 name: _as_truth(target[index])
                 for name, target in batch.truth.items()
@@ -147,6 +161,9 @@ class TrainingModule(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all samples of all processes together: their sums are added up, never their metrics."""
         processes.stop_for(self.problem, DataError, self.device)
+        # The first process tells of the frames that all of them had to leave out.
+        for said in processes.messages("\n".join(self.corrupt) or None, self.device):
+            self.corrupt.update(dict.fromkeys(said.splitlines()))
         state = processes.total_array(self.metrics.state(), self.device)
         self.results = Metrics.from_state(self.spec.tasks, state).compute()
         self.log_dict({f"{task}/{name}": value for task, row in self.results.items() for name, value in row.items()})

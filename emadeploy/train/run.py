@@ -25,6 +25,7 @@ from emadeploy.contract.errors import ArtifactError, SpecError, first_line
 from emadeploy.contract.manifest import file_digest
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.evaluate.records import read_record
+from emadeploy.nets.checkpoint import read_checkpoint
 
 RECORD, STATE = "run.json", "trainer.ckpt"
 ON_CORRUPT = ("fail", "skip")
@@ -102,10 +103,15 @@ class Run:
         return self.devices * self.nodes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what identifies the run, as plain data: not where it lies nor what it runs on."""
+        """Return what identifies the run, as plain data: not where it lies nor what it runs on.
+
+        Raises ArtifactError where ``start_from`` is no checkpoint.
+        """
         kept = {"train_data", "val_data", "steps", "seed", "qat", "distil"}
         plain = {name: value for name, value in dataclasses.asdict(self).items() if name in kept}
-        plain["start_from"] = str(self.start_from) if self.start_from else None
+        # By its weights: what they were when the run started is what a teacher must still be when it goes on.
+        source = self.start_from
+        plain["start_from"] = {"folder": str(source), "sha256": read_checkpoint(source).digest} if source else None
         for name in ("backbone", "baseline"):
             file: Path | None = getattr(self, name)
             plain[name] = {"name": file.name, "sha256": file_digest(file)} if file else None

@@ -21,4 +21,5 @@ def rate_factor(step: int, recipe: TrainSpec, steps: int) -> float:
         while step >= length:
             step -= length
             length *= recipe.warm_restart_factor
-    return 0.5 * (1 + math.cos(math.pi * step / length))
+    # A run that is all warm-up has no length left; it asks for one step past its end, as every run does.
+    return 0.5 * (1 + math.cos(math.pi * step / max(length, 1)))

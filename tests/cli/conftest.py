@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emadeploy.data.record import DatasetRecord
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
@@ -14,4 +16,6 @@ def data(tmp_path: Path) -> str:
         path.mkdir(parents=True)
         for index in range(2):
             np.save(path / f"{index}.npy", np.full((32, 64, *shape), value, np.uint8))
+    record = DatasetRecord("nyuv2", "nyuv2-13", (32, 64), normals_frame="camera_optical")
+    (tmp_path / "dataset.json").write_text(record.to_json())
     return f"nyuv2:{tmp_path}"

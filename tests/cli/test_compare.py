@@ -146,8 +146,8 @@ def test_the_same_artifact_twice_agrees_and_has_no_picture(
         ("near", "nowhere", ArtifactError, "nowhere is not a folder; expected a folder with checkpoint.json"),
         ("nowhere", "near", ArtifactError, "nowhere is not a folder"),
         ("near", "normals", SpecError, "A ('tiny') has semseg, depth, edge and B ('tiny') has normals: no task in"),
-        ("near", "inverse", SpecError, "task 'depth': the unit of A is 'metre', that of B 'inverse_depth'"),
-        ("few-classes", "far", SpecError, "task 'semseg': A has 7 classes, B 13"),
+        ("near", "inverse", SpecError, "task 'depth': the unit is metre in A and inverse_depth in B"),
+        ("few-classes", "far", SpecError, "task 'semseg': the number of classes is 7 in A and 13 in B"),
     ],
 )
 def test_networks_that_cannot_be_compared_are_refused(data, tmp_path, a, b, error, message):

@@ -83,6 +83,7 @@ class Lines:
     """Two frames, 'lines val'; only the first has edges, a line two pixels from where the fake network sees one."""
 
     description, tasks = "lines val", ("edge", "depth")
+    specs = (TaskSpec("edge"), TaskSpec("depth"))
 
     def __len__(self) -> int:
         return 2

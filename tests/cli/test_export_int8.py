@@ -30,6 +30,7 @@ from emadeploy.cli.exporting.order import Order
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.outputs import TaskOutputs
 from emadeploy.data.nyuv2 import LAYOUT
+from emadeploy.data.record import DatasetRecord
 from emadeploy.nets import checkpoint as checkpoint_module
 from emadeploy.nets.hrnet import HRNet
 
@@ -99,6 +100,9 @@ def told(here: Path) -> str:
     """Return DATA with truth for four frames: what the network in float answers; depth with noise, never perfect."""
     artifact = make.make_artifact("mine", Order(output=Path("float")), report=lambda _: None)
     rng = np.random.default_rng(4)
+    (here / "told").mkdir()
+    record = DatasetRecord("nyuv2", "nyuv2-13", SIZE, normals_frame="camera_optical")
+    (here / "told" / "dataset.json").write_text(record.to_json())
     for folder in ("image", *(LAYOUT.folders[task] for task in TASKS)):
         (here / "told" / "val" / folder).mkdir(parents=True)
     with runtime.load(artifact) as perception:

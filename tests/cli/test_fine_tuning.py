@@ -21,6 +21,7 @@ from emadeploy.cli.exporting.order import Order
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.data.nyuv2 import LAYOUT
+from emadeploy.data.record import DatasetRecord
 from emadeploy.export import source
 from emadeploy.export.stage import Wanted
 from emadeploy.nets import checkpoint as checkpoint_module
@@ -58,6 +59,8 @@ def short(spec: Any, build: Any = nets.build) -> Any:
 def told(folder: Path) -> None:
     """Write frames with truth, as the preprocessed release of NYUv2 has them."""
     rng = np.random.default_rng(4)
+    folder.mkdir()
+    (folder / "dataset.json").write_text(DatasetRecord("nyuv2", "nyuv2-13", SIZE, "camera_optical").to_json())
     for split, count in (("train", 16), ("val", 2)):
         for name in ("image", *(LAYOUT.folders[task] for task in TASKS)):
             (folder / split / name).mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,12 @@ def test_a_run_leaves_weights_and_scales(tuned: Path) -> None:
 
 
 def test_an_export_has_the_learned_scales(tuned: Path, here: Path) -> None:
-    artifact = make_artifact(str(tuned / "last"), order("learned"), report=lambda _: None)
+    said: list[str] = []
+    artifact = make_artifact(str(tuned / "last"), order("learned"), report=said.append)
+    assert [
+        line for line in said if line.startswith(f"taking the learned ranges, trying out {TARGET} on 16 frames of ")
+    ]
+    assert not [line for line in said if "calibrating" in line]
     found, calibrated = scales(artifact / "model.onnx"), scales(tuned / "int8" / "model.onnx")
     assert list(found) == list(calibrated)
     differ = [name for name in found if found[name] != pytest.approx(calibrated[name], rel=1e-3)]

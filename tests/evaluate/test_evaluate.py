@@ -18,6 +18,7 @@ class Frames:
 
     description = "frames"
     tasks = ("depth", "normals")
+    specs = (TaskSpec("depth"), TaskSpec("normals"))
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -48,6 +49,7 @@ def test_the_record_is_what_the_design_says():
 def test_a_frame_without_a_truth_does_not_count_for_that_task():
     class Partly(Frames):
         tasks = ("depth", "semseg")
+        specs = (TaskSpec("depth"), TaskSpec("semseg", channels=2))
 
         def __getitem__(self, index: int) -> Sample:
             whole = super().__getitem__(index)
@@ -71,7 +73,7 @@ def test_a_frame_without_a_truth_does_not_count_for_that_task():
 
 def test_edges_are_judged_as_asked():
     class Lines(Frames):
-        tasks = ("edge",)
+        tasks, specs = ("edge",), (TaskSpec("edge"),)
 
         def __getitem__(self, index: int) -> Sample:
             truth = np.zeros((300, 400), np.uint8)
@@ -91,6 +93,27 @@ def test_edges_are_judged_as_asked():
 def test_data_without_any_truth_for_the_network_is_refused():
     with pytest.raises(DataError, match="frames has no truth for edge; it has depth, normals"):
         evaluate(one_metre_too_far, Frames(2), [TaskSpec("edge")])
+
+
+@pytest.mark.parametrize(
+    ("truth", "told"),
+    [
+        (
+            TaskSpec("normals", frame="dataset"),
+            "differ in normals: the frame is dataset in the data and camera_optical",
+        ),
+        (TaskSpec("normals", direction="away_from_camera"), "the direction is away_from_camera in the data and toward"),
+        (TaskSpec("depth", unit="inverse_depth", direction="nearer_is_larger"), "the unit is inverse_depth in the"),
+        (TaskSpec("semseg", class_names=("floor", "wall")), "class 0 is floor in the data and wall in the model"),
+        (TaskSpec("semseg", channels=3), "the number of classes is 3 in the data and 2 in the model"),
+    ],
+)
+def test_truth_of_another_meaning_is_refused(truth, told):
+    frames = Frames(2)
+    frames.tasks, frames.specs = (truth.name,), (truth,)
+    tasks = (TaskSpec("semseg", class_names=("wall", "floor")), TaskSpec("depth"), TaskSpec("normals"))
+    with pytest.raises(DataError, match=f"frames and the model .*{told}"):
+        evaluate(one_metre_too_far, frames, tasks)
 
 
 def test_no_frame_is_refused():

@@ -23,6 +23,7 @@ class Frames:
 
     def __init__(self, count: int, tasks: tuple[str, ...] = ("depth",)) -> None:
         self.count, self.tasks, self.reads = count, tasks, 0
+        self.specs = tuple(task for task in TASKS if task.name in tasks)
 
     def __len__(self) -> int:
         return self.count
@@ -113,16 +114,20 @@ def test_common_tasks_are_those_of_b_that_a_has():
         (
             TaskSpec("depth", unit="inverse_depth", direction="nearer_is_larger"),
             DEPTH,
-            "task 'depth': the unit of A is 'inverse_depth', that of B 'metre'",
+            "task 'depth': the unit is inverse_depth in A and metre in B",
         ),
         (
             TaskSpec("normals"),
             TaskSpec("normals", direction="away_from_camera"),
-            "task 'normals': the direction of A is 'toward_camera', that of B 'away_from_camera'",
+            "task 'normals': the direction is toward_camera in A and away_from_camera in B",
         ),
-        (TaskSpec("normals", frame="dataset"), TaskSpec("normals"), "the frame of A is 'dataset'"),
-        (SEMSEG, TaskSpec("semseg", channels=3), "A has 2 classes, B 3"),
-        (SEMSEG, TaskSpec("semseg", class_names=("floor", "sky")), "class 1 is 'wall' in A and 'sky' in B"),
+        (
+            TaskSpec("normals", frame="dataset"),
+            TaskSpec("normals"),
+            "the frame is dataset in A and camera_optical in B",
+        ),
+        (SEMSEG, TaskSpec("semseg", channels=3), "the number of classes is 2 in A and 3 in B"),
+        (SEMSEG, TaskSpec("semseg", class_names=("floor", "sky")), "class 1 is wall in A and sky in B"),
     ],
 )
 def test_tasks_of_another_meaning_are_refused(a, b, message):

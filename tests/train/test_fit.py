@@ -184,11 +184,16 @@ def test_data_without_any_task_of_the_model_is_refused(make_run, frames, tmp_pat
     [
         (
             TaskSpec("semseg", channels=19),
-            r"has semseg of 19 classes, model tiny of 3 classes; choose a model made for",
+            r"differ in semseg: the number of classes is 19 in the data and 3 in the model; choose",
         ),
         (
             TaskSpec("depth", unit="inverse_depth", direction="nearer_is_larger"),
-            r"training data made frames has depth of inverse_depth, model tiny of metre; choose a model",
+            r"training data made frames and the model differ in depth: the unit is inverse_depth in the data and metre",
+        ),
+        (TaskSpec("normals", frame="dataset"), r"normals: the frame is dataset in the data and camera_optical in the"),
+        (
+            TaskSpec("normals", direction="away_from_camera"),
+            r"normals: the direction is away_from_camera in the data and toward_camera in the model",
         ),
     ],
 )
@@ -255,6 +260,19 @@ def test_starting_from_a_checkpoint_or_a_backbone(make_run, frames, make_spec, t
         torch.testing.assert_close(parameter, hrnet.get_parameter(name), atol=1e-6, rtol=0)
     record = json.loads((run.output / "run.json").read_text())["backbone"]
     assert (record["name"], len(record["sha256"])) == ("hrnet.pth", 64)
+
+
+def test_a_run_goes_on_with_the_very_weights_that_it_started_from(make_run, frames, make_spec, tmp_path):
+    """They are what a teacher answers with; the folder, such as the `last` of another run, may hold others by now."""
+    donor = nets.build(make_spec())
+    nets.save_checkpoint(tmp_path / "donor", donor, donor.spec)
+    run = make_run(start_from=tmp_path / "donor", steps=1)
+    fit(run, frames(2), frames(1), progress=False)
+    fit(run, frames(2), frames(1), resume=True, progress=False)
+    other = nets.build(make_spec())
+    nets.save_checkpoint(tmp_path / "donor", other, other.spec)
+    with pytest.raises(SpecError, match=r"start_from\.sha256 was \"\w{64}\", is \"\w{64}\"\. Resume with the same"):
+        fit(run, frames(2), frames(1), resume=True, progress=False)
 
 
 def test_weights_that_do_not_fit_leave_no_folder(make_run, frames, make_spec, tmp_path):

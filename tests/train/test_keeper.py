@@ -31,7 +31,7 @@ METRICS = {
 def baseline(tmp_path):
     """Write a record of `eval --json`, and return its path."""
     path = tmp_path / "stl.json"
-    path.write_text(json.dumps({"schema": 1, "data": "made", "frames": 1, "tasks": METRICS}))
+    path.write_text(json.dumps({"schema": 1, "data": "made frames", "frames": 1, "tasks": METRICS}))
     return path
 
 
@@ -88,5 +88,14 @@ def test_a_baseline_of_other_tasks_is_refused_before_anything_is_trained(make_ru
     with pytest.raises(
         DataError, match=r"stl.json holds semseg, normals; the gain of tiny on made frames needs depth, "
     ):
+        fit(run, frames(2), frames(1), progress=False)
+    assert not run.output.exists()
+
+
+@pytest.mark.parametrize(("data", "count"), [("other frames", 1), ("made frames", 2)])
+def test_a_baseline_of_other_data_is_refused_before_anything_is_trained(make_run, frames, baseline, data, count):
+    baseline.write_text(json.dumps({"schema": 1, "data": data, "frames": count, "tasks": METRICS}))
+    run = make_run(epochs=1, baseline=baseline)
+    with pytest.raises(DataError, match=rf"measured on {count} frames of {data}, this on 1 frames of made frames; the"):
         fit(run, frames(2), frames(1), progress=False)
     assert not run.output.exists()

@@ -21,6 +21,9 @@ pytest.importorskip("lightning")
 from emadeploy import nets  # noqa: E402
 from emadeploy.contract.errors import ArtifactError, DataError  # noqa: E402
 from emadeploy.train import keeper as keeper_module  # noqa: E402
+from emadeploy.train import processes  # noqa: E402
+from emadeploy.train.augment import Draw  # noqa: E402
+from emadeploy.train.batches import Batches, collate  # noqa: E402
 from emadeploy.train.fit import fit  # noqa: E402
 from emadeploy.train.keeper import Interrupted  # noqa: E402
 from emadeploy.train.module import TrainingModule  # noqa: E402
@@ -280,7 +283,40 @@ def test_corrupt_frames_are_skipped_counted_and_named_once(make_run, frames, cap
     assert nets.read_checkpoint(run.output / "last").step == 4
 
 
+def test_corrupt_frames_of_all_processes_are_told(make_spec, monkeypatch):
+    module = TrainingModule(nets.build(make_spec()), make_spec(), 1, skip_corrupt=True)
+    module.corrupt["frame 0: cut"] = None
+
+    def messages(own, device):
+        return [] if own is None else [own, "frame 0: cut\nframe 3: altered"]
+
+    monkeypatch.setattr(processes, "messages", messages)
+    module.on_validation_epoch_end()
+    assert list(module.corrupt) == ["frame 0: cut", "frame 3: altered"]
+
+
+def test_a_run_that_continues_still_counts_them(make_run, frames, capsys):
+    options = {"epochs": 2, "on_corrupt": "skip"}
+    fit(make_run(**options), Damaged(frames, 4, {2}), frames(1))
+    capsys.readouterr()
+    fit(make_run(**options), frames(4), frames(1), resume=True)
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("corrupt frames left out: 1. frame 2 of damaged frames: ")
+    )
+
+
 # ---- numbers that are none
+
+
+def test_answers_that_are_not_finite_name_the_frames(make_spec, frames):
+    spec = make_spec()
+    module = TrainingModule(nets.build(spec), spec, 1).eval()
+    next(module.model.parameters()).data.fill_(math.nan)
+    batch = collate([Batches(frames(1), spec)[Draw(0)]])
+    module.on_validation_epoch_start()
+    says = r"the answers are not finite at step 0, in the batch of frames 0 of the data; their files hold finite values"
+    with torch.no_grad(), pytest.raises(DataError, match=says):
+        module.validation_step(batch, 0)
 
 
 def test_weights_that_are_not_finite_are_never_saved(make_run, frames, monkeypatch):

@@ -51,3 +51,8 @@ def test_warm_up_rises_by_equal_steps_and_hands_over():
 def test_a_shorter_run_shrinks_its_lengths():
     recipe = TrainSpec(epochs=100, schedule="cosine_warm_restarts", warm_restart_epochs=50, warm_restart_factor=1)
     assert [step for step in range(20) if rate_factor(step, recipe, 20) == 1] == [0, 10]
+
+
+def test_a_run_may_be_all_warm_up():
+    recipe = TrainSpec(epochs=3, warm_up_epochs=2.0)
+    assert [rate_factor(step, recipe, 1) for step in range(2)] == [0.5, 1.0], "PyTorch asks past the last step too"

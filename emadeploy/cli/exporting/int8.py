@@ -15,6 +15,7 @@ from emadeploy.build.graph import OnnxGraph
 from emadeploy.calibrate import quantizer
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.half_choice import Choice
+from emadeploy.calibrate.learned import learned_for
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.units import Unit, units_of
 from emadeploy.calibrate.work import work_of
@@ -55,7 +56,8 @@ class Int8:
         self._open: tuple[frozenset[str], Runtime] | None = None
         #: The health of the first frames that were measured last, where it can be told.
         self.seen: list[Health] = []
-        report(f"calibrating {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
+        task = "calibrating" if learned_for(graph, recipe) is None else "taking the learned ranges, trying out"
+        report(f"{task} {target} on {len(frames)} frames of {frames.description} (digest {frames.digest[:12]})")
 
     @property
     def engine(self) -> str:

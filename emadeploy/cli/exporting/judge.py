@@ -18,6 +18,7 @@ from emadeploy.cli.exporting.reference import MEASURED, evaluated, float32_recor
 from emadeploy.cli.progress import progress
 from emadeploy.contract.errors import CalibrationError
 from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
+from emadeploy.contract.meaning import check_truths
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
 from emadeploy.data.source import open_data
@@ -109,7 +110,8 @@ class Judge:
 def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
     """Return what judges an export; ``None`` where nothing shall: 'none' was asked for, or the weights are random.
 
-    Raises SpecError for budgets that make no sense, CalibrationError where there is no data with truth, DataError.
+    Raises SpecError for budgets that make no sense, CalibrationError where there is no data with truth, DataError for
+    truth that means something else than the model's answers.
     """
     if order.max_drop == NOT_JUDGED or order.untrained:
         if order.data is not None:
@@ -124,6 +126,7 @@ def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
     untold = [task for task in budgets.tasks if task not in data.tasks]
     if untold:
         raise CalibrationError(f"{data.description} has no truth for {', '.join(untold)}: {_BY_HAND}")
+    check_truths(data.specs, map(source.spec.task, tasks), data.description)
     # Rooms judge a model of rooms, also where pictures of another place calibrate it.
     usual = order.data is None and (order.calib_data is None or text == order.calib_data)
     return Judge(data, budgets, recipe.evaluations, usual)

@@ -30,6 +30,7 @@ class Told:
 
     def __init__(self, artifact: Path, count: int = 4, seed: int = 8) -> None:
         self.description, self.tasks = f"told:{seed}", ("semseg", "depth", "normals")
+        self.specs = tuple(shortened().spec.tasks)
         rng = np.random.default_rng(seed)
         self.samples = []
         with load(artifact) as perception:

@@ -42,6 +42,7 @@ class Room:
 
     description: str = "wall"
     tasks: tuple[str, ...] = ("depth",)
+    specs: tuple[TaskSpec, ...] = (TaskSpec("depth"),)
 
     def __len__(self) -> int:
         return 1
@@ -108,7 +109,7 @@ def said(keep: frozenset[str]) -> str:
 
 def int8_of(target: str, folder: Path) -> Int8:
     frames: Any = type("Frames", (), {"description": "frames", "digest": "0" * 64, "__len__": lambda self: 16})()
-    graph: Any = SimpleNamespace(model=SPEC, path=folder / "graph")
+    graph: Any = SimpleNamespace(model=SPEC, path=folder / "graph", learned=None)
     return Int8(graph, frames, SimpleNamespace(rest="fp32"), target, folder, lambda _: None)  # type: ignore[arg-type]
 
 

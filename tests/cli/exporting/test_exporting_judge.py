@@ -20,9 +20,10 @@ from emadeploy.cli.exporting import judge as judge_module
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
 from emadeploy.cli.exporting.order import Order
-from emadeploy.contract.errors import CalibrationError, SpecError
+from emadeploy.contract.errors import CalibrationError, DataError, SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec
+from emadeploy.export.stage import Wanted
 from emadeploy.runtime import load
 from emadeploy.runtime.machine import cpu_flags
 
@@ -58,13 +59,13 @@ def test_the_reference_is_measured_once_per_checkpoint(source, told, tmp_path, l
 
 def test_the_reference_is_measured_again_where_the_same_place_holds_other_data(source, told, tmp_path, lines, report):
     judge_of(told, "semseg=1").reference(source, TASKS, tmp_path / "one", report)
-    altered = SimpleNamespace(description=told.description, tasks=told.tasks)
     sample = told[0]
     darker = replace(sample, image=(sample.image // 2).astype(np.uint8))
 
     class Altered(type(told)):
         def __init__(self) -> None:
-            self.description, self.tasks, self.samples = altered.description, altered.tasks, [darker, *told.samples[1:]]
+            self.description, self.tasks, self.specs = told.description, told.tasks, told.specs
+            self.samples = [darker, *told.samples[1:]]
 
     judge_of(Altered(), "semseg=1").reference(source, TASKS, tmp_path / "two", report)
     assert len(lines) == 2
@@ -157,7 +158,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(text)
         assert named["split"] == "val"
         tasks = () if text.startswith("images:") else ("depth", "normals")
-        return SimpleNamespace(description=f"{text} val", tasks=tasks)
+        frame = "dataset" if text.startswith("nyuv2:release") else "camera_optical"
+        specs = tuple(TaskSpec(task, frame=frame if task == "normals" else None) for task in tasks)
+        return SimpleNamespace(description=f"{text} val", tasks=tasks, specs=specs)
 
     monkeypatch.setattr(judge_module, "open_data", open_data)
     return seen
@@ -202,3 +205,10 @@ def test_data_without_truth_and_budgets_without_sense_are_refused(opened):
         with pytest.raises(SpecError):
             judged(max_drop=text)
     assert opened == ["images:here"]
+
+
+def test_truth_of_another_meaning_is_refused_before_anything_is_built(opened):
+    says = "nyuv2:release val and the model differ in normals: the frame is dataset in the data"
+    with pytest.raises(DataError, match=says):
+        judged(data="nyuv2:release")
+    assert judged(data="nyuv2:release", wanted=Wanted(tasks=("depth",))) is not None

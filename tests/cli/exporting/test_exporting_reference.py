@@ -61,7 +61,8 @@ class Other:
     """The same frames under another name, or fewer of them."""
 
     def __init__(self, told, description: str, count: int) -> None:
-        self.description, self.tasks, self.samples = description, told.tasks, told.samples[:count]
+        self.description, self.tasks, self.specs = description, told.tasks, told.specs
+        self.samples = told.samples[:count]
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -111,7 +112,9 @@ def zoo_model():
 
 
 def rooms(source, count: int):
-    return Other(SimpleNamespace(tasks=TASKS, samples=[None] * count), f"{rooms_of(source.spec, count)} val", count)
+    return Other(
+        SimpleNamespace(tasks=TASKS, specs=(), samples=[None] * count), f"{rooms_of(source.spec, count)} val", count
+    )
 
 
 def test_the_records_of_the_zoo_are_of_its_weights_and_of_the_rooms_that_judge(zoo_model):
