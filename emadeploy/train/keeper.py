@@ -27,7 +27,7 @@ from emadeploy.contract.errors import ArtifactError, DataError, EmadeployError
 from emadeploy.evaluate.delta import delta_m
 from emadeploy.evaluate.metrics import METRICS, TaskMetrics
 from emadeploy.train import processes
-from emadeploy.train.batches import Loader
+from emadeploy.train.batches import Batches, Loader
 from emadeploy.train.module import TrainingModule
 from emadeploy.train.run import STATE, Run, lost_write
 
@@ -81,12 +81,26 @@ class Keeper(Callback):
 
     def state_dict(self) -> dict[str, float]:
         """Return what goes with the trainer's state."""
-        return {"best": self.best, "validated_at": self.validated_at, "waited": self.waited}
+        return {"best": self.best, "validated_at": self.validated_at, "waited": self.waited, "frames": self._frames}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Take it back."""
+        """Take it back; raises DataError where what is left to draw would be drawn from other frames."""
+        before = int(state.get("frames", self._frames))
+        if before != self._frames:
+            raise DataError(
+                f"the training data has {self._frames} frames, and had {before} when {self.run.output} was saved; "
+                "resume with the same data, or start anew from its weights with "
+                f"--from {self.run.output / 'last'} -o ANOTHER"
+            )
         self.best = state["best"]
         self.validated_at, self.waited = int(state["validated_at"]), int(state.get("waited", 0))
+
+    @property
+    def _frames(self) -> int:
+        """How many frames there are to train on."""
+        dataset = self.loader.dataset
+        assert isinstance(dataset, Batches)
+        return len(dataset)
 
     @property
     def has_waited_enough(self) -> bool:
