@@ -25,7 +25,7 @@ from emadeploy.export.source import Source
 from emadeploy.export.stage import Wanted, export_graph
 from emadeploy.export.trainable.student import Student
 from emadeploy.nets.network import Network
-from emadeploy.train.fit import MakeStudent, starting_model
+from emadeploy.train.fit import MakeStudent, check_tasks, starting_model
 from emadeploy.train.run import Run, check_unused, step_to_resume
 
 Report = Callable[[str], None]
@@ -61,9 +61,11 @@ def fine_tuned(spec: ModelSpec, target: str, asked: Mapping[str, Any]) -> tuple[
 def make_student(run: Run, train_set: Dataset, *, resume: bool, report: Report = print) -> MakeStudent:
     """Return what makes the network that ``run`` trains, having made the graph of its target, or read it to resume.
 
-    Raises SpecError for an output in use, or nothing to resume; CalibrationError, ExportError; ArtifactError.
+    Raises SpecError for an output in use, or nothing to resume; DataError for data of another kind, before anything is
+    traced; CalibrationError, ExportError; ArtifactError.
     """
     assert run.qat is not None
+    check_tasks(run.spec, train_set, "training")
     target = run.qat
     folder = run.output / GRAPH
     if resume:

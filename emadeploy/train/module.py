@@ -163,7 +163,7 @@ class TrainingModule(lightning.LightningModule):
         processes.stop_for(self.problem, DataError, self.device)
         # The first process tells of the frames that all of them had to leave out.
         for said in processes.messages("\n".join(self.corrupt) or None, self.device):
-            self.corrupt.update(dict.fromkeys(said.splitlines()))
+            self.corrupt.update(dict.fromkeys(said.split("\n")))
         state = processes.total_array(self.metrics.state(), self.device)
         self.results = Metrics.from_state(self.spec.tasks, state).compute()
         self.log_dict({f"{task}/{name}": value for task, row in self.results.items() for name, value in row.items()})

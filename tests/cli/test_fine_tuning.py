@@ -1,6 +1,7 @@
 """`emadeploy train --from CHECKPOINT --qat TARGET`, and the export of what it leaves; all that is refused."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from emadeploy import nets
 from emadeploy.cli import app
 from emadeploy.cli.exporting.make import make_artifact
 from emadeploy.cli.exporting.order import Order
-from emadeploy.contract.errors import SpecError
+from emadeploy.contract.errors import DataError, SpecError
 from emadeploy.contract.manifest import Manifest
 from emadeploy.data.nyuv2 import LAYOUT
 from emadeploy.data.record import DatasetRecord
@@ -220,3 +221,18 @@ def test_an_output_in_use_is_refused_before_anything_is_traced(
     monkeypatch.setattr(fine_tuning, "export_graph", lambda *_, **__: pytest.fail("traced"))
     with pytest.raises(SpecError, match="already holds a run"):
         train(*SHORT, "-o", "tuned")
+
+
+def test_data_of_another_kind_is_refused_before_anything_is_traced(
+    train: Train, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emadeploy.cli import fine_tuning
+
+    monkeypatch.setattr(fine_tuning, "export_graph", lambda *_, **__: pytest.fail("traced"))
+    shutil.copytree(here / "told", here / "release")
+    (here / "release" / "dataset.json").unlink()
+    with pytest.raises(
+        DataError, match="differ in normals: the frame is dataset in the data and camera_optical in the"
+    ):
+        train(*SHORT, "--data", "nyuv2:release", "-o", "refused")
+    assert not Path("refused").exists()
