@@ -17,7 +17,7 @@ from typing import Any
 
 from emadeploy.build.folder import assembled
 from emadeploy.build.pbtxt import Symbol, text_format
-from emadeploy.contract.errors import ArtifactError, BuildError
+from emadeploy.contract.errors import ArtifactError, BuildError, SpecError
 from emadeploy.contract.manifest import MANIFEST_NAME, Manifest
 from emadeploy.contract.spec import TensorSpec
 
@@ -41,10 +41,13 @@ def check_engine(engine: str) -> None:
 def write_repository(artifact: Path, repository: Path, *, instances: int = 1) -> tuple[str, ...]:
     """Write the artifact into a Triton model ``repository``, and return the names of its models, the one to ask last.
 
-    ``instances`` of the network run at a time. Models of these names that this function wrote before are replaced, each
-    in one step; others stay. Raises ArtifactError for an artifact that is incomplete or altered, BuildError where it is
-    of an engine that Triton does not run, TensorRT's that is not compiled yet, or the disk refuses.
+    ``instances``, 1 or more, of the network run at a time. Models of these names that this function wrote before are
+    replaced, each in one step; others stay. Raises ArtifactError for an artifact that is incomplete or altered, BuildError where it is
+    of an engine that Triton does not run, TensorRT's that is not compiled yet, or the disk refuses, SpecError for
+    ``instances`` below 1.
     """
+    if instances < 1:
+        raise SpecError(f"{instances} instances of {artifact} would answer nothing: give 1 or more")
     manifest = Manifest.read(artifact)
     check_engine(manifest.engine)
     manifest.verify_files(artifact)

@@ -20,7 +20,7 @@ from emadeploy import __version__
 from emadeploy.contract.errors import EmadeployError, FrameError
 from emadeploy.serve import tensors
 from emadeploy.serve.answers import Answer
-from emadeploy.serve.encodings import accepted, compress, decompress
+from emadeploy.serve.encodings import accepted, chosen, compress, decompress
 from emadeploy.serve.faults import Fault
 from emadeploy.serve.gate import Gate, Limits, error, of_fault
 from emadeploy.serve.metrics import CONTENT_TYPE, Metrics
@@ -36,6 +36,8 @@ _SMALL = 1 << 16
 #: A body that is too large is read to its end and forgotten, up to so many times the limit: a client hears the answer
 #: only when it has sent everything.
 _PATIENCE = 4
+#: What a picture is answered with: its maps, or a picture of them.
+_NPZ, _PNG = "application/x-npz", "image/png"
 
 Maps = Mapping[str, tensors.Array]
 
@@ -111,19 +113,20 @@ class Service:
         model = self._model(request)
         if model.raw:
             raise Fault(404, f"{model.name!r} takes tensors alone; send pictures to {model.name[:-4]!r}")
-        png = request.headers.get("accept", "").split(";")[0].strip() == "image/png"
-        which = request.query_params.get("picture", "all" if png else "")
-        if which and which not in ("all", *(output.name for output in model.outputs)):
+        asked, takes = request.query_params.get("picture"), ", ".join(request.headers.getlist("accept"))
+        media_type = chosen(takes, (_NPZ, _PNG) if asked is None else (_PNG,))
+        which = asked if asked is not None else "all"
+        if which not in ("all", *(output.name for output in model.outputs)):
             raise Fault(400, f"picture {which[:40]!r} is no map of {model.name!r}")
 
         async def answer(place: Place) -> Response:
             body = await self._body(request)
             picture = await self._expand(read_picture, body, self._limits.pixels)
             maps = await self._maps(request, model, place, picture)
-            if not which:
-                return Answer([await self._expand(write_npz, maps)], "application/x-npz", place, {})
+            if media_type == _NPZ:
+                return Answer([await self._expand(write_npz, maps)], media_type, place, {})
             spec = model.worker.runtime.spec
-            return Answer([await self._expand(write_picture, maps, spec, which)], "image/png", place, {})
+            return Answer([await self._expand(write_picture, maps, spec, which)], media_type, place, {})
 
         return await self._placed(model, answer)
 

@@ -1,10 +1,10 @@
-"""Content-Encoding both ways: bodies that arrive compressed, and answers for clients that ask for it."""
+"""What clients say of encodings: bodies that arrive compressed, and what they take as an answer."""
 
 from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from emadeploy.serve.faults import Fault
 
@@ -33,15 +33,41 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def accepted(header: str) -> str | None:
-    """Return the first of gzip and deflate that an Accept-Encoding ``header`` takes; ``None``: neither."""
-    for entry in header.lower().split(","):
-        name, _, weight = (part.strip() for part in entry.partition(";"))
-        if name in _WINDOWS and not re.fullmatch(r"q *= *0(\.0*)?", weight):
-            return name
-    return None
+    """Return which of gzip and deflate an Accept-Encoding ``header`` names and likes best; ``None``: neither."""
+    weights = {name: weight for name, weight in _weights(header).items() if name in _WINDOWS and weight > 0}
+    return max(weights, key=weights.__getitem__, default=None)
+
+
+def chosen(header: str, offered: Sequence[str]) -> str:
+    """Return the media type of ``offered`` that an Accept ``header`` likes best, of equals the first.
+
+    No header takes everything. Raises Fault 406 where it takes none of them.
+    """
+    weights = _weights(header) or {"*/*": 1.0}
+
+    def weight(media_type: str) -> float:
+        ranges = (media_type, f"{media_type.split('/')[0]}/*", "*/*")  # the closest range counts
+        return next((weights[one] for one in ranges if one in weights), 0.0)
+
+    best = max(offered, key=weight)
+    if weight(best) == 0:
+        raise Fault(406, f"Accept {header[:80]!r} takes nothing that there is here: {', '.join(offered)}")
+    return best
 
 
 def compress(parts: Iterable[bytes | memoryview], encoding: str) -> bytes:
     """Return ``parts``, one after the other, in one stream of ``encoding``."""
     stream = zlib.compressobj(_LEVEL, wbits=_WINDOWS[encoding])
     return b"".join([*(stream.compress(part) for part in parts), stream.flush()])
+
+
+def _weights(header: str) -> dict[str, float]:
+    """Return name -> q, 0 to 1, of each entry of an Accept header; what is malformed is left out."""
+    found: dict[str, float] = {}
+    for entry in header.lower().split(","):
+        name, *parameters = (part.strip() for part in entry.split(";"))
+        given = [part.partition("=")[2].strip() for part in parameters if part.partition("=")[0].strip() == "q"]
+        weight = given[0] if given else "1"
+        if name and re.fullmatch(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?", weight):
+            found[name] = float(weight)
+    return found

@@ -6,6 +6,8 @@ import asyncio
 import hmac
 import json
 import logging
+import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from emadeploy.contract.errors import SpecError
 from emadeploy.serve.faults import Fault
 from emadeploy.serve.metrics import Metrics
 
@@ -25,6 +28,8 @@ OPEN = ("/", "/v2/health/live", "/v2/health/ready")
 _TO_THE_LAST = ("/v2/health/live", "/metrics")
 #: Key of ``scope["extensions"]``: what cuts the connection at once, without an end to the answer.
 ABORT = "emadeploy.abort"
+#: Paths that ask for inference, as the routes have them; a model may be called 'infer'.
+_INFERENCE = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/(infer|image)")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class Limits:
     body: int = 64 << 20
     timeout: float = 30.0
     pixels: int = 1 << 23
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise SpecError(f"a timeout of {self.timeout:g} s is no time: give seconds above 0")
 
 
 class Gate:
@@ -69,6 +78,7 @@ class Gate:
     async def _answer(self, exchange: _Exchange) -> None:
         path = exchange.scope["path"]
         if self.closing and path not in _TO_THE_LAST:
+            await exchange.read_all()
             await exchange.end(503, "the server is closing", {"Retry-After": "1", "Connection": "close"})
         elif path not in OPEN and not self._authorised(exchange.scope):
             text = "send the token of this server: 'Authorization: Bearer ...'"
@@ -87,7 +97,7 @@ class Gate:
         name = name if name in self._models else ""
         self.metrics.received[name] += exchange.received
         self.metrics.sent[name] += exchange.sent
-        inference = exchange.scope["path"].endswith(("/infer", "/image"))
+        inference = _INFERENCE.fullmatch(exchange.scope["path"]) is not None
         status = exchange.status or 499
         self.metrics.note(name, status, inference=inference, closing=self.closing, seconds=seconds)
 
@@ -111,6 +121,11 @@ class _Exchange:
         self.sent += len(message.get("body", b""))
         await self._send(message)
         self._complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+    async def read_all(self) -> None:
+        """Read the body and forget it: a connection closed with bytes unread is reset, and the answer lost."""
+        while (message := await self.receive())["type"] == "http.request" and message.get("more_body", False):
+            pass
 
     async def end(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with an error; an answer that has begun is cut off, so that nobody takes it for whole."""

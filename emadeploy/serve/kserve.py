@@ -15,6 +15,7 @@ from typing import Any
 
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.manifest import Manifest
+from emadeploy.serve.gate import Limits
 from emadeploy.serve.models import served_names
 
 #: Where KServe's storage initialiser puts what is at the storage URI.
@@ -39,6 +40,7 @@ class Cluster:
     max_body: int = 64
 
     def __post_init__(self) -> None:
+        Limits(timeout=self.timeout)  # refuses what is no time
         scheme, separator, rest = self.storage.partition("://")
         if scheme not in _SCHEMES or not separator or not rest or re.search(r"\s", rest):
             raise SpecError(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from emadeploy.contract.colour import colourise
 from emadeploy.contract.spec import ModelSpec
@@ -17,17 +17,24 @@ from emadeploy.serve.tensors import Array
 
 
 def read_picture(body: bytes, pixels: int) -> Array:
-    """Return the picture, uint8 RGB (H, W, 3); Fault 415 for another format, 413 above ``pixels``, 400 if broken."""
+    """Return the picture upright, as its EXIF says, in uint8 RGB (H, W, 3).
+
+    Raises Fault 415 for another format or 16 bits, 413 above ``pixels``, 400 where it is broken.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its own cap on pixels, above ours
             picture = Image.open(io.BytesIO(body), formats=("JPEG", "PNG"))
+    except Image.DecompressionBombError:
+        raise Fault(413, f"the picture is far above {pixels} pixels: resize it") from None
     except Exception:
         raise Fault(415, "the body is neither a JPEG nor a PNG") from None
     if picture.width * picture.height > pixels:
         raise Fault(413, f"the picture is {picture.height} x {picture.width}, above {pixels} pixels: resize it")
+    if picture.mode.startswith("I"):
+        raise Fault(415, "the picture has 16 bits, of which 8 would be lost: send 8")
     try:
-        return np.asarray(picture.convert("RGB"))
+        return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except Exception as error:  # Pillow raises many types for broken files
         raise Fault(400, f"the picture is broken: {str(error)[:120]}") from None
 

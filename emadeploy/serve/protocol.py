@@ -96,10 +96,11 @@ class Protocol(HttpToolsProtocol):
             self._incoming = None
 
     def _refuse(self, status: int, message: str) -> None:
-        """Answer to what never became a request, and close; amid another answer, close alone."""
+        """Answer to what never became a request, and close; where other answers come first, close alone."""
         if self.transport.is_closing():
             return
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
+        amid = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if amid or self.pipeline:
             self.transport.abort()
             return
         text = json.dumps({"error": message}).encode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -56,6 +57,10 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._gate, self._bound, self._on_start = gate, bound, started
+        self._patience, self._last = (
+            limits.timeout,
+            float("inf"),
+        )  # seconds; when it ends, on the clock that is monotonic
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal, or :meth:`stop`. Raises DeviceError where another program took the port meanwhile."""
@@ -66,6 +71,8 @@ class Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Refuse what is new, and end when what is being answered is."""
+        if not self._gate.closing:
+            self._last = time.monotonic() + self._patience
         self._gate.closing = True
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -79,5 +86,6 @@ class Server(uvicorn.Server):
         self._on_start()
 
     async def on_tick(self, counter: int) -> bool:
-        done = self._gate.closing and self._gate.metrics.in_flight == 0
-        return await super().on_tick(counter) or done
+        # What is refused is in flight too: those that never stop asking must not keep it from ending.
+        done = self._gate.metrics.in_flight == 0 or time.monotonic() > self._last
+        return await super().on_tick(counter) or (self._gate.closing and done)

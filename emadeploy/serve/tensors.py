@@ -74,7 +74,10 @@ def check_answer(query: Query, outputs: tuple[Tensor, ...], limit: int) -> None:
 
 
 def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple[list[Bytes], bool]:
-    """Return the body of an answer, JSON and then the tensors themselves, and whether there are binary ones."""
+    """Return the body of an answer, JSON and then the tensors themselves, and whether there are binary ones.
+
+    Raises Fault 400 where JSON is asked for numbers that it has no way to write.
+    """
     entries: list[dict[str, Any]] = []
     blobs: list[Bytes] = []
     for name, binary in query.wanted.items():
@@ -84,6 +87,8 @@ def write_answer(arrays: Mapping[str, Array], query: Query, model: str) -> tuple
         if binary:
             blobs.append(np.ascontiguousarray(array, TYPES[datatype]).data.cast("B"))
             entry["parameters"] = {"binary_data_size": array.nbytes}
+        elif not np.isfinite(array).all():
+            raise Fault(400, f"output {name!r} holds NaN or infinity, which JSON does not have; ask for 'binary_data'")
         else:
             entry["data"] = array.ravel().tolist()
         entries.append(entry)
@@ -146,8 +151,9 @@ def _wanted(message: Mapping[str, Any], outputs: tuple[Tensor, ...]) -> dict[str
         name = entry.get("name")
         if name not in names or name in wanted:
             raise Fault(400, f"output {str(name)[:40]!r} is unknown or asked for twice; there are {', '.join(names)}")
-        if "classification" in _parameters(entry):
-            raise Fault(400, "'classification' is not offered: the outputs are maps")
+        for other in ("classification", "shared_memory_region"):
+            if other in _parameters(entry):
+                raise Fault(400, f"{other!r} is not offered: the outputs are maps, in the answer")
         wanted[name] = _flag(entry, "binary_data", default)
     return wanted
 

@@ -11,7 +11,7 @@ import pytest
 
 from emadeploy.build.pbtxt import Symbol, text_format
 from emadeploy.build.triton_layout import write_repository
-from emadeploy.contract.errors import ArtifactError, BuildError
+from emadeploy.contract.errors import ArtifactError, BuildError, SpecError
 from emadeploy.contract.manifest import FileRecord, Manifest
 from emadeploy.contract.spec import InputSpec, ModelSpec, TaskSpec, TensorSpec
 from emadeploy.runtime.trt.record import EngineKey, EngineRecord, plan_name
@@ -181,6 +181,14 @@ def frame_artifact(tmp_path: Path) -> Path:
         frame_size=FRAME,
     ).write(folder)
     return folder
+
+
+@pytest.mark.parametrize("instances", [0, -1])
+def test_no_instances_are_refused(make_artifact: Make, tmp_path: Path, instances: int) -> None:
+    artifact = make_artifact()
+    with pytest.raises(SpecError, match=f"{instances} instances of .* would answer nothing"):
+        write_repository(artifact, tmp_path / "models", instances=instances)
+    assert not (tmp_path / "models").exists()
 
 
 def run_ensemble(repository: Path, name: str, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -73,6 +73,13 @@ def test_what_does_not_go_together_is_refused(
     assert says.format(artifact) in str(done.exception)
 
 
+@pytest.mark.parametrize("instances", ["0", "-1", "1.5"])
+def test_no_instances_are_no_usage(make_artifact: Make, tmp_path: Path, instances: str) -> None:
+    done = run("export", make_artifact(), "--layout", "triton", "--instances", instances, "-o", tmp_path / "models")
+    assert done.exit_code == 2
+    assert not (tmp_path / "models").exists()
+
+
 def test_manifests_are_written_or_printed(make_artifact: Make, tmp_path: Path) -> None:
     artifact, folder = make_artifact(), tmp_path / "k" / "s"
     done = run("serve", artifact, "--kserve", folder, "--image", "me/emadeploy:1", "--storage", "s3://bucket/models")
@@ -92,6 +99,7 @@ def test_manifests_are_written_or_printed(make_artifact: Make, tmp_path: Path) -
         (["--image", "x"], "--image: it goes with --kserve"),
         (["--kserve", "-", "--port", "9"], "--port: the manifests of --kserve say it themselves"),
         (["--kserve", "-", "--host", "0.0.0.0"], "--host: the manifests of --kserve say it themselves"),
+        (["--kserve", "-", "--timeout", "inf"], "a timeout of inf s is no time"),
         (["--kserve", "-", "--storage", "models"], "--storage 'models' is no URI of pvc"),
     ],
 )

@@ -109,6 +109,7 @@ def test_a_port_in_use_is_one_line_before_anything_is_loaded(emadeploy_command: 
         (["ARTIFACT", "ARTIFACT"], "SpecError: two artifacts would be served as 'artifact'"),
         (["ARTIFACT", "--host", "no.such.host.invalid"], "DeviceError: --host 'no.such.host.invalid' is no address"),
         (["ARTIFACT", "--host", "8.8.8.8"], "DeviceError: port 0 of 8.8.8.8 cannot be had"),
+        (["ARTIFACT", "--timeout", "inf"], "SpecError: a timeout of inf s is no time"),
         (["ARTIFACT", "--token-file", "/nowhere"], "SpecError: --token-file /nowhere cannot be read"),
         (["ARTIFACT", "--token-file", "EMPTY"], "EMPTY is empty; write one, or unset it"),
         (["ARTIFACT", "--token-file", "SPACED"], "SPACED is not one word of ASCII"),

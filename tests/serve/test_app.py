@@ -13,8 +13,10 @@ from site_of import FRAME, Site, request
 from emadeploy import load
 from emadeploy.contract.errors import SpecError
 from emadeploy.contract.preprocess import preprocess
-from emadeploy.serve.encodings import accepted, compress, decompress
+from emadeploy.serve.encodings import accepted, chosen, compress, decompress
+from emadeploy.serve.faults import Fault
 from emadeploy.serve.models import open_models
+from emadeploy.serve.pictures import read_picture
 
 Image = pytest.importorskip("PIL.Image")
 Open = Callable[..., Site]
@@ -51,12 +53,38 @@ def test_tritonclient_gets_what_the_runtime_answers(open_site: Open) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("gzip", "gzip"), ("br, deflate;q=0.5", "deflate"), ("gzip;q=0, deflate;q=0.0", None), ("br", None), ("", None)],
+    [("gzip", "gzip"), ("br, deflate;q=0.5", "deflate"), ("gzip;q=0, deflate;q=0.0", None), ("br", None), ("", None)]
+    + [("gzip;q=0.1, deflate", "deflate"), ("GZIP ; q=1.000", "gzip"), ("gzip;q=x, *", None)],
 )
 def test_an_answer_is_compressed_as_the_client_asks(asked: str, found: str | None) -> None:
     assert accepted(asked) == found
     if found is not None:
         assert decompress(compress([b"one", b"two"], found), found, 6) == b"onetwo"
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("", "application/x-npz"),
+        ("*/*", "application/x-npz"),
+        ("image/png", "image/png"),
+        ("image/avif, image/*;q=0.9", "image/png"),
+        ("Image/PNG; q=0.5, application/x-npz;q=0.4", "image/png"),
+        ("image/png;level=1;q=0.5, */*;q=0.8", "application/x-npz"),
+        ("*/*, application/x-npz;q=0", "image/png"),
+        ("image/*;q=1, image/png;q=0.1, application/*;q=0.2", "application/x-npz"),
+        (" , ;q=1", "application/x-npz"),
+    ],
+)
+def test_an_answer_is_of_the_type_that_the_client_likes_best(header: str, found: str) -> None:
+    assert chosen(header, ("application/x-npz", "image/png")) == found
+
+
+@pytest.mark.parametrize("header", ["text/html", "image/png;q=0", "image/jpeg, image/png;q=0.000, text/*", "*/*;q=0"])
+def test_an_answer_of_a_type_that_there_is_not_is_406(header: str) -> None:
+    with pytest.raises(Fault, match="takes nothing that there is here: image/png") as fault:
+        chosen(header, ("image/png",))
+    assert fault.value.status == 406
 
 
 def test_outputs_are_those_asked_for_and_json_where_nothing_is_said(site: Site) -> None:
@@ -98,9 +126,23 @@ def test_a_picture_is_answered_with_its_maps(site: Site) -> None:
             np.testing.assert_array_equal(found[task], expected)
     status, body = site.post("/v2/models/tiny/image?picture=all", file.getvalue())
     assert Image.open(io.BytesIO(body)).size == (210, 50)
+    for accept, kind in (("image/*;q=0.8, text/html", "image/png"), ("*/*", "application/x-npz")):
+        status, headers, _ = site.ask("/v2/models/tiny/image", file.getvalue(), Accept=accept)
+        assert (status, headers["Content-Type"]) == (200, kind)
+    for path, accept in (("image", "image/jpeg"), ("image?picture=depth", "application/x-npz")):
+        status, body = site.post(f"/v2/models/tiny/{path}", file.getvalue(), Accept=accept)
+        assert (status, "image/png" in json.loads(body)["error"]) == (406, True)
+    assert site.post("/v2/models/tiny/image?picture=", file.getvalue())[0] == 400
     assert site.post("/v2/models/tiny/image?picture=edge", file.getvalue())[0] == 400
     assert site.post("/v2/models/tiny/image", file.getvalue()[:200])[0] == 400
     assert site.post("/v2/models/tiny/image", b"GIF89a")[0] == 415
+
+
+def test_a_picture_is_seen_upright() -> None:
+    turned, file = Image.Exif(), io.BytesIO()
+    turned[0x0112] = 6  # orientation: the camera stood on its side
+    Image.fromarray(FRAME).save(file, "PNG", exif=turned)
+    np.testing.assert_array_equal(read_picture(file.getvalue(), FRAME.size), np.rot90(FRAME, -1))
 
 
 def test_the_token_is_asked_for(open_site: Open) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from site_of import Site, request, wait_until
+from site_of import Site, answer_of, poke, request, wait_until
 
 from emadeploy.serve.gate import ABORT, Gate, Limits
 from emadeploy.serve.metrics import Metrics
@@ -60,6 +60,29 @@ def test_what_is_asked_is_answered_and_what_is_new_refused(site: Site) -> None:
     assert not site.thread.is_alive()
     with pytest.raises(ConnectionError):
         site.connect()
+
+
+def test_a_refusal_is_read_by_those_that_are_still_sending(site: Site) -> None:
+    release = site.occupy()
+    thread, _ = ask_in_background(site)
+    wait_until(lambda: site.worker.waiting == 1)
+    site.server.stop()
+    with site.connect() as connection:
+        connection.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n")
+        assert poke(connection, b"a") == b""  # an answer now would be reset by the bytes after it
+        connection.settimeout(20)
+        connection.sendall(bytes(2_999_999))
+        assert answer_of(connection) == (503, {"error": "the server is closing"})
+    release.set()
+    thread.join()
+
+
+def test_clients_that_never_stop_asking_do_not_keep_it_from_ending(open_site: Open) -> None:
+    site = open_site(timeout=0.3)
+    site.app.metrics.in_flight += 1  # as if there were always one
+    site.server.stop()
+    site.thread.join(20)
+    assert not site.thread.is_alive()
 
 
 def test_a_stuck_engine_holds_up_neither_requests_nor_the_end(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from site_of import Site, answer_of, poke, wait_until
+from site_of import Site, answer_of, poke, request, wait_until
 
 from emadeploy.serve import protocol
 
@@ -94,6 +94,20 @@ def test_connections_are_bounded(site: Site, monkeypatch: pytest.MonkeyPatch) ->
     assert site.ask("/v2/health/live")[0] == 200
     for connection in opened:
         connection.close()
+
+
+def test_garbage_after_requests_that_wait_is_not_answered_in_their_place(site: Site) -> None:
+    release = site.occupy()
+    ask = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    body = request()
+    with site.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + ask + b"\x16\x03\x01\r\n\r\n")
+        received = b""
+        with contextlib.suppress(ConnectionError):
+            received = connection.recv(1 << 16)
+    assert received == b""
+    release.set()
+    wait_until(lambda: site.worker.taken == 0)
 
 
 GARBAGE = [

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from site_of import Site, request, wait_until
@@ -52,6 +53,15 @@ def test_prometheus_reads_what_happened(site: Site) -> None:
     buckets = [value for name, value in found.items() if name[:2] == ("emadeploy_request_seconds_bucket", "model=tiny")]
     assert len(buckets) == len(BOUNDS) + 1
     assert buckets == sorted(buckets)
+
+
+def test_what_is_no_inference_is_not_counted_as_one(open_site: Open, make_artifact: Callable[..., Path]) -> None:
+    site = open_site(make_artifact("infer"))
+    assert site.ask("/v2/models/infer")[0] == 200
+    assert site.post("/v2/models/infer/versions/1/infer", request())[0] == 200
+    found = scrape(site)
+    assert found["emadeploy_requests_total", "model=infer", "code=200"] == 2
+    assert found["emadeploy_request_seconds_count", "model=infer"] == 1
 
 
 def test_a_histogram_counts_up_to_and_with_its_bounds() -> None:

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import resource
+import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from site_of import FRAME, Site, request
+from site_of import FRAME, Site, request, wait_until
 
 Image = pytest.importorskip("PIL.Image")
 Open = Callable[..., Site]
@@ -85,6 +86,7 @@ WRONG = [
     (400, outputs(7), {}),
     (400, outputs({"name": "depth", "parameters": {"binary_data": 1}}), {}),
     (400, outputs({"name": "semseg", "parameters": {"classification": 3}}), {}),
+    (400, outputs({"name": "depth", "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 4}}), {}),
     (400, *binary(size=2)),
     (400, *binary(size=True)),
     (400, *binary(blob=b"ab")),
@@ -142,6 +144,50 @@ def test_pictures_and_frames_have_so_many_pixels(open_site: Open) -> None:
     Image.fromarray(FRAME).save(file, "png")
     status, answer = site.post("/v2/models/tiny/image", file.getvalue()[:-3000])
     assert (status, "broken" in json.loads(answer)["error"]) == (400, True)
+
+
+def png(height: int, width: int) -> bytes:
+    """Return the head of a PNG in RGB."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_pictures_that_pillow_itself_finds_too_large_are_413(site: Site) -> None:
+    status, answer = site.post("/v2/models/tiny/image", png(30_000, 30_000))
+    assert (status, "resize it" in json.loads(answer)["error"]) == (413, True)
+
+
+def test_a_picture_of_16_bits_is_refused(site: Site) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(file, "PNG")
+    status, answer = site.post("/v2/models/tiny/image", file.getvalue())
+    assert (status, "16 bits" in json.loads(answer)["error"]) == (415, True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_json_cannot_write_is_refused_and_binary_takes_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    runtime = site.worker.runtime
+
+    def infer(tensors: Any) -> dict[str, Any]:
+        return {output.name: np.full((1, 1), value, np.float32) for output in site.models["tiny.raw"].outputs}
+
+    monkeypatch.setattr(runtime, "infer", infer)
+    given = site.models["tiny.raw"].input
+    asked = {"name": "image", "datatype": "FP32", "shape": given.shape, "data": [0] * int(np.prod(given.shape))}
+    status, answer = site.post("/v2/models/tiny.raw/infer", json.dumps({"inputs": [asked]}).encode())
+    assert (status, "ask for 'binary_data'" in json.loads(answer)["error"]) == (400, True)
+    message = {"inputs": [asked], "parameters": {"binary_data_output": True}}
+    assert site.post("/v2/models/tiny.raw/infer", json.dumps(message).encode())[0] == 200
+    wait_until(lambda: site.worker.taken == 0)
 
 
 def test_an_answer_too_large_for_json_is_refused_before_it_is_made(open_site: Open) -> None:

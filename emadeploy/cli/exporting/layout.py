@@ -60,5 +60,5 @@ def export_into(output: Path | None, instances: int | None, make: Callable[[Path
 
 
 def _write(artifact: Path, repository: Path, instances: int | None) -> None:
-    names = write_repository(artifact, repository, instances=instances or 1)
+    names = write_repository(artifact, repository, instances=1 if instances is None else instances)
     print(f"wrote {', '.join(names)}: tritonserver --model-repository={repository.absolute()}")
