@@ -42,9 +42,9 @@ def write_repository(artifact: Path, repository: Path, *, instances: int = 1) ->
     """Write the artifact into a Triton model ``repository``, and return the names of its models, the one to ask last.
 
     ``instances``, 1 or more, of the network run at a time. Models of these names that this function wrote before are
-    replaced, each in one step; others stay. Raises ArtifactError for an artifact that is incomplete or altered, BuildError where it is
-    of an engine that Triton does not run, TensorRT's that is not compiled yet, or the disk refuses, SpecError for
-    ``instances`` below 1.
+    replaced, each in one step; others stay. Raises ArtifactError for an artifact that is incomplete or altered,
+    BuildError where it is of an engine that Triton does not run, TensorRT's that is not compiled yet, or the disk
+    refuses, SpecError for ``instances`` below 1.
     """
     if instances < 1:
         raise SpecError(f"{instances} instances of {artifact} would answer nothing: give 1 or more")
