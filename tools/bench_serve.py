@@ -2,17 +2,20 @@
 
     python tools/bench_serve.py ARTIFACT [--frame-size 288x384] [--rounds 60] [--json FILE]
 
-In each round one frame is answered three times: by a call of the Runtime, by tritonclient with binary tensors, and as a
-JPEG whose maps come back as npz. All three run in the same engine: the server and the direct calls share one process
-and one loaded artifact, the client is a process of its own, as clients are. What a request takes above the Runtime's
-own call (preprocessing, inference and decoding, as the server counts it) is its overhead; `request_minus_call_ms`
-compares with the direct call of the same round, whose engine may have been faster or slower. Needs an idle machine;
-exit status 1 where the median overhead of binary tensors is above the bound.
+In each round one frame is answered four times: by a call of the Runtime, by tritonclient with binary tensors, by a bare
+connection with the same bytes, and as a JPEG whose maps come back as npz. The bare connection shows what the server
+itself costs: tritonclient takes its answers from the socket in pieces of 4 KiB, and that too is time. All run in the
+same engine: the server and the direct calls share one process and one loaded artifact, the client is a process of its
+own, as clients are. What a request takes above the Runtime's own call (preprocessing, inference and decoding, as the
+server counts it) is its overhead; `request_minus_call_ms` compares with the direct call of the same round, whose engine
+may have been faster or slower. Needs an idle machine; exit status 1 where the median overhead of tritonclient's binary
+tensors is above the bound.
 """
 
 from __future__ import annotations
 
 import argparse
+import http.client
 import io
 import json
 import multiprocessing
@@ -35,6 +38,8 @@ from emadeploy.serve.server import Server, bind
 
 #: Milliseconds that a request with binary tensors may take above its inference.
 BOUND_MS = 5.0
+#: How a request is made.
+WAYS = ("binary", "bare", "picture")
 _WARM_UP = 5
 
 
@@ -61,7 +66,16 @@ def client(pipe: Connection, address: str, model: str, frame: np.ndarray) -> Non
             for task in tasks:
                 maps[task]
 
-    ways = {"binary": binary, "picture": picture}
+    body, length = triton.InferenceServerClient.generate_request_body([given])
+    bare_line = http.client.HTTPConnection(address)
+
+    def bare() -> None:
+        bare_line.request("POST", f"/v2/models/{model}/infer", body, {"Inference-Header-Content-Length": str(length)})
+        with bare_line.getresponse() as answer:
+            if answer.status != 200 or len(answer.read()) < frame.size:
+                raise RuntimeError(f"no maps, but status {answer.status}")
+
+    ways = {"binary": binary, "bare": bare, "picture": picture}
     while (way := pipe.recv()) is not None:
         started = time.perf_counter()
         ways[way]()
@@ -70,11 +84,12 @@ def client(pipe: Connection, address: str, model: str, frame: np.ndarray) -> Non
 
 def measure(served: Served, pipe: Connection, frame: np.ndarray, rounds: int) -> dict[str, list[float]]:
     """Return milliseconds of each round: of direct calls, of requests, and of the inference within requests."""
-    found: dict[str, list[float]] = {name: [] for name in ("call", "binary", "binary_own", "picture", "picture_own")}
+    order = ("call", *WAYS)
+    found: dict[str, list[float]] = {name: [] for name in (*order, *(f"{way}_own" for way in WAYS))}
     for index in range(rounds + _WARM_UP):
         times: dict[str, float] = {}
-        order = ("call", "binary", "picture")
-        for way in order[index % 3 :] + order[: index % 3]:  # whoever goes first may find a cooler processor
+        turn = index % len(order)
+        for way in order[turn:] + order[:turn]:  # whoever goes first may find a cooler processor
             if way == "call":
                 started = time.perf_counter()
                 served.worker.runtime(frame)
@@ -139,7 +154,6 @@ def report(found: dict[str, list[float]], served: Served, options: argparse.Name
     def less(name: str, other: str) -> list[float]:
         return [a - b for a, b in zip(found[name], found[other], strict=True)]
 
-    ways = ("binary", "picture")
     return {
         "schema": 1,
         "command": "python tools/bench_serve.py",
@@ -150,9 +164,9 @@ def report(found: dict[str, list[float]], served: Served, options: argparse.Name
         "frame": options.frame_size,
         "rounds": options.rounds,
         "call_ms": spread(found["call"]),
-        "request_ms": {way: spread(found[way]) for way in ways},
-        "overhead_ms": {way: spread(less(way, f"{way}_own")) for way in ways},
-        "request_minus_call_ms": {way: spread(less(way, "call")) for way in ways},
+        "request_ms": {way: spread(found[way]) for way in WAYS},
+        "overhead_ms": {way: spread(less(way, f"{way}_own")) for way in WAYS},
+        "request_minus_call_ms": {way: spread(less(way, "call")) for way in WAYS},
         "bound_ms": BOUND_MS,
     }
 
