@@ -19,7 +19,7 @@ from emadeploy.serve.tensors import Array
 def read_picture(body: bytes, pixels: int) -> Array:
     """Return the picture upright, as its EXIF says, in uint8 RGB (H, W, 3).
 
-    Raises Fault 415 for another format or 16 bits, 413 above ``pixels``, 400 where it is broken.
+    Raises Fault 415 for another format or grey of 16 bits, 413 above ``pixels``, 400 where it is broken.
     """
     try:
         with warnings.catch_warnings():
@@ -32,7 +32,7 @@ def read_picture(body: bytes, pixels: int) -> Array:
     if picture.width * picture.height > pixels:
         raise Fault(413, f"the picture is {picture.height} x {picture.width}, above {pixels} pixels: resize it")
     if picture.mode.startswith("I"):
-        raise Fault(415, "the picture has 16 bits, of which 8 would be lost: send 8")
+        raise Fault(415, "the picture is grey in 16 bits, which would be clipped to 8: send 8 bits")
     try:
         return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
     except Exception as error:  # Pillow raises many types for broken files

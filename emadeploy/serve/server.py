@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -57,10 +58,8 @@ class Server(uvicorn.Server):
         )
         super().__init__(config)
         self._gate, self._bound, self._on_start = gate, bound, started
-        self._patience, self._last = (
-            limits.timeout,
-            float("inf"),
-        )  # seconds; when it ends, on the clock that is monotonic
+        self._patience = limits.timeout
+        self._last = math.inf  # when it ends, whatever is in flight, on the clock of time.monotonic
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal, or :meth:`stop`. Raises DeviceError where another program took the port meanwhile."""

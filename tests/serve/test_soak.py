@@ -57,7 +57,7 @@ class Tally:
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
         self.left = 0
-        self._latencies = np.zeros((SLICES, STEPS), np.int64)
+        self._latencies = np.full((SLICES, STEPS), 0, np.int64)  # zeros would take its memory later, like a leak
         self._lock = threading.Lock()
 
     def note(self, status: int, seconds: float | None, part: int) -> None:
