@@ -54,14 +54,14 @@ class Film:
             self._reel.add(picture)
 
     def close(self, *, whole: bool) -> None:
-        """End the film and give it its name, also where an error ended it: it can be watched up to there."""
+        """End the film and give it its name where it is ``whole``; else it keeps '.partial', and plays up to there."""
         if self._waiting is not None and not self._started:
             self._start(0.0)
         self._reel.close()
-        if self._started:
-            os.replace(self._partial, self._path)
-        else:
+        if not self._started:
             self._partial.unlink(missing_ok=True)
+        elif whole:
+            os.replace(self._partial, self._path)
 
     def _start(self, seconds: float) -> None:
         assert self._waiting is not None

@@ -63,16 +63,20 @@ def process(
     live source frames may be dropped, and it goes on until it is lost or the program is interrupted.
     """
     summary = Summary()
+    writing = False
 
     def note(error: DataError | FrameError, name: str = "") -> None:
         summary.lost += error.frames if isinstance(error, Lost) else 1
         summary.bad.append(f"{name}: {error}" if name else str(error))
         on_bad(summary.bad[-1])
 
+    def whole(ended_by: type[BaseException] | None) -> bool:
+        # A live source has no end but the one that it is given; a sink that refuses is none.
+        return ended_by is None or (source.live and (ended_by is KeyboardInterrupt or not writing))
+
     with ExitStack() as stack:
         for sink in sinks:
-            # A live source has no end but the one that it is given.
-            stack.push(lambda kind, error, trace, sink=sink: sink.close(whole=kind is None or source.live))
+            stack.push(lambda kind, error, trace, sink=sink: sink.close(whole=whole(kind)))
         for answer in stack.enter_context(closing(perception.stream(source).answers())):
             if isinstance(answer.error, FrameError) and not source.one_size:
                 note(answer.error, _frame_of(answer).name)
@@ -81,8 +85,10 @@ def process(
                 note(answer.error)
                 continue
             outputs = answer.result()
+            writing = True
             for sink in sinks:
                 sink.write(_frame_of(answer), outputs)
+            writing = False
             summary.frames += 1
             stages = {stage: outputs.timings[stage] for stage in STAGES}
             for stage, ms in {**stages, "total": sum(stages.values())}.items():

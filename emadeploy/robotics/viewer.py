@@ -25,6 +25,7 @@ from emadeploy.contract.geometry import Intrinsics, point_cloud
 from emadeploy.contract.outputs import TaskOutputs
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.contract.tasks import spread_palette
+from emadeploy.robotics.drain import Drain
 from emadeploy.robotics.frame import Frame
 from emadeploy.robotics.lens import Lens
 
@@ -51,11 +52,14 @@ class Viewer:
         self._path, self._tasks, self._lens = path, tasks, lens
         self._partial = path and path.with_name(f"{path.name}.partial")
         self._log = rerun.RecordingStream("emadeploy")
+        self._drain: Drain | None = None
         try:
             if self._partial is None:
                 _open_viewer(self._log)
             else:
-                self._log.save(self._partial)
+                # Once the disk refuses, a file that rerun itself writes goes on in silence and hangs at its end.
+                self._drain = Drain(self._partial)
+                self._log.save(self._drain.entrance)
         except Exception as error:  # rerun raises plain RuntimeErrors
             raise DataError(f"--view {path or 'screen'} cannot be opened: {first_line(error)}") from None
         self._log.log("world", rerun.ViewCoordinates.RDF, static=True)
@@ -66,7 +70,7 @@ class Viewer:
                 self._log.log(entity, names, static=True)
 
     def write(self, frame: Frame, outputs: TaskOutputs) -> None:
-        """Log one frame and its maps."""
+        """Log one frame and its maps; raises DataError where the disk refuses."""
         rerun, log = self._rerun, self._log.log
         nanoseconds = round(frame.stamp * 1e9) if frame.header is None else frame.header.stamp_ns
         if frame.stamp < _A_DAY_IN_1973:
@@ -83,11 +87,13 @@ class Viewer:
             self._log_points(frame, outputs, intrinsics)
         for stage, milliseconds in outputs.timings.items():
             log(f"timings/{stage}", rerun.Scalars(milliseconds))
+        self._check_disk()
 
     def close(self, *, whole: bool) -> None:
-        """Hand over what is still on its way; a file gets its name, also where an error ended it: it can be viewed.
+        """Hand over what is still on its way. A file gets its name where it is ``whole``; else it keeps '.partial', and
+        can be viewed up to there.
 
-        Raises DataError where the viewer has gone, or never came.
+        Raises DataError where the viewer has gone, or never came, and where the disk refuses.
         """
         try:
             self._log.flush()
@@ -95,8 +101,16 @@ class Viewer:
             raise DataError(f"--view {self._path or 'screen'}: not everything was shown: {first_line(error)}") from None
         finally:
             self._log.disconnect()
-        if self._partial is not None and self._path is not None:
+            if self._drain is not None:
+                self._drain.close()
+        if whole and self._partial is not None and self._path is not None:
+            self._check_disk()
             os.replace(self._partial, self._path)
+
+    def _check_disk(self) -> None:
+        if self._drain is not None and self._drain.error is not None:
+            said = self._drain.error.strerror or self._drain.error
+            raise DataError(f"{self._path} cannot be written: {said}; what fitted is in {self._partial}")
 
     def _annotations(self, task: TaskSpec) -> Any:
         if task.kind not in ("semseg", "human_parts"):

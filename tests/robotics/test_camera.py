@@ -23,6 +23,8 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     frames = 40
     connections = 0
+    stalls = False  # it keeps the connection then, and sends nothing more
+    over = threading.Event()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,6 +39,8 @@ class Handler(BaseHTTPRequestHandler):
                 data = cv2.imencode(".jpg", np.full((48, 64, 3), (0, 0, 5 * index), np.uint8))[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n"
                 self.wfile.write(head.encode() + data + b"\r\n")
+            if self.server.stalls:
+                self.server.over.wait()
         except OSError:
             pass  # the client has gone
 
@@ -49,7 +53,9 @@ def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as made:
         thread = threading.Thread(target=made.serve_forever)
         thread.start()
+        made.over = threading.Event()
         yield made
+        made.over.set()
         made.shutdown()
         thread.join()
 
@@ -72,6 +78,25 @@ def test_a_network_camera_gives_frames_until_it_is_lost(server: Server) -> None:
     # Opened again, it counts on.
     again = next(iter(source.frames()))
     assert again.name not in names
+
+
+def test_a_network_camera_that_stalls_is_lost_and_opened_again(
+    server: Server,
+    make_artifact: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("onnxruntime")
+    server.stalls = True
+    monkeypatch.setattr("emadeploy.robotics.camera._TIMEOUT_MS", 500)
+    monkeypatch.setattr("emadeploy.runtime.capture.FIRST_DELAY", 0.0)
+    with load(make_artifact()) as perception:
+        stream = perception.stream(f"http://127.0.0.1:{server.server_port}/video.mjpg")
+        for _ in stream:
+            if stream.stats.reconnects:
+                break
+    assert "gives no more frames: unplugged, out of reach" in caplog.text
+    assert "attempt 1 of 10 to open it again" in caplog.text
 
 
 def test_a_network_camera_that_is_not_there() -> None:

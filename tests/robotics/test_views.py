@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_without_intrinsics_there_is_no_pinhole_and_a_video_has_positions(tmp_pa
     for index in range(2):
         viewer.write(Frame("a", PIXELS, index / 10), OUTPUTS)
     viewer.close(whole=False)
-    found = read_rrd(tmp_path / "view.rrd")
+    assert [path.name for path in tmp_path.iterdir()] == ["view.rrd.partial"]
+    found = read_rrd((tmp_path / "view.rrd.partial").rename(tmp_path / "part.rrd"))
     assert "/world/points" not in found
     assert "/world/camera" not in found
     assert [row["capture"] for row in found["/timings/inference"]] == [0, 100_000_000]
@@ -140,6 +142,41 @@ def test_a_place_for_the_view_that_cannot_be_written(tmp_path: Path) -> None:
         Film(tmp_path / "nowhere" / "a.mjpeg", TASKS)
     with pytest.raises(SpecError, match=r"--view 'a.avi' is unknown; known: screen, FILE.rrd, FILE.mjpeg, FILE.mp4"):
         open_sinks(TASKS, view="a.avi")
+
+
+FULL = """
+import resource, sys
+from contextlib import ExitStack
+from pathlib import Path
+import numpy as np
+from emadeploy.contract.errors import DataError
+from emadeploy.contract.outputs import TaskOutputs
+from emadeploy.contract.spec import TaskSpec
+from emadeploy.robotics.frame import Frame
+from emadeploy.robotics.sinks import open_sinks
+
+tasks, random = [TaskSpec("depth")], np.random.default_rng(0)
+(sink,) = open_sinks(tasks, view=sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+try:
+    with ExitStack() as stack:
+        stack.push(lambda kind, error, trace: sink.close(whole=kind is None))
+        for index in range(40):
+            depth, pixels = random.random((96, 128), np.float32), random.integers(0, 255, (96, 128, 3), np.uint8)
+            sink.write(Frame("a", pixels, index / 10), TaskOutputs(0.0, depth=depth))
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(("name", "partial"), [("a.rrd", "a.rrd.partial"), ("a.mjpeg", "a.partial.mjpeg")])
+def test_a_full_disk_is_told_and_leaves_nothing_that_looks_whole(name: str, partial: str, tmp_path: Path) -> None:
+    if name.endswith("rrd"):
+        pytest.importorskip("rerun")
+    command = [sys.executable, "-c", FULL, str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert f"{name} cannot be written: File too large" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == [partial]
 
 
 @pytest.mark.parametrize("name", ["film.mjpeg", "film.mp4"])

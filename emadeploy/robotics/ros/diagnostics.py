@@ -1,6 +1,6 @@
 """How a node is, as ``diagnostic_msgs/DiagnosticArray`` has it.
 
-OK while images are answered; WARN where health leaves the range of the calibration frames or an image could not be
+OK while images are answered; WARN where health leaves the range of the known frames or an image could not be
 used; STALE where no image was answered since the last report; ERROR where the node has stopped.
 """
 
