@@ -1,13 +1,17 @@
 """Sources through the runtime."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from emadeploy import load
-from emadeploy.contract.errors import FrameError
+from emadeploy.contract.errors import DataError, FrameError
+from emadeploy.contract.outputs import TaskOutputs
+from emadeploy.robotics.frame import Frame
 from emadeploy.robotics.process import process
 from emadeploy.robotics.sinks import open_sinks
 from emadeploy.robotics.sources import open_source
@@ -66,3 +70,48 @@ def test_a_video_of_another_size_ends_at_its_first_frame(make_artifact: Callable
     writer.release()
     with load(make_artifact(frame_size=(40, 60))) as perception, pytest.raises(FrameError, match="48 x 64"):
         process(perception, open_source(path))
+
+
+class LiveCamera:
+    """A camera whose second frame never comes: Ctrl-C does, when the first has been ``answered``."""
+
+    length, one_size, live = None, True, True
+
+    def __init__(self, answered: threading.Event) -> None:
+        self._answered = answered
+
+    def frames(self, on_bad: Any = None) -> Iterator[Frame]:
+        yield Frame("0", np.zeros((48, 64, 3), np.uint8), 0.0)
+        assert self._answered.wait(30)
+        raise KeyboardInterrupt
+
+
+class Refusing:
+    """A sink that notes how it was closed, and may refuse."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self._error = error
+        self.whole: bool | None = None
+        self.written = threading.Event()
+
+    def write(self, frame: Frame, outputs: TaskOutputs) -> None:
+        self.written.set()
+        if self._error is not None:
+            raise self._error
+
+    def close(self, *, whole: bool) -> None:
+        self.whole = whole
+
+
+def test_what_a_camera_gave_is_whole_when_it_is_interrupted(make_artifact: Callable[..., Path]) -> None:
+    sink = Refusing()
+    with load(make_artifact()) as perception, pytest.raises(KeyboardInterrupt):
+        process(perception, LiveCamera(sink.written), [sink])
+    assert sink.whole is True
+
+
+def test_what_a_sink_refused_is_not_whole_even_of_a_camera(make_artifact: Callable[..., Path]) -> None:
+    sink = Refusing(DataError("out.mjpeg cannot be written: No space left on device"))
+    with load(make_artifact()) as perception, pytest.raises(DataError, match="No space left"):
+        process(perception, LiveCamera(sink.written), [sink])
+    assert sink.whole is False
