@@ -61,6 +61,7 @@ def test_the_table_labels_every_line_and_fits_a_terminal() -> None:
     lines = console.file.getvalue().split("\n")  # type: ignore[attr-defined]
     assert sum("estimate" in line and "trt-" in line for line in lines) == len(rows)
     assert all(any(line.strip() == name for line in lines) for name in devices())
+    assert all(line.split()[-1] in ("yes", "no") for line in lines if "trt-" in line)
     assert not any("…" in line for line in lines)
     assert any("estimates, not measured" in line for line in lines)
 

@@ -61,7 +61,7 @@ def print_estimates(rows: Sequence[Row], console: Console | None = None) -> None
     from rich.text import Text
 
     console = console or Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("network", vertical="bottom", overflow="fold", min_width=max(map(len, devices())))
     for head in ("target", ""):
         table.add_column(head, vertical="bottom", no_wrap=True)
