@@ -15,6 +15,7 @@ NOTHING = "–"
 ESTIMATE = "estimate"
 #: Stands behind the name of a row whose times are not to be trusted.
 UNSTABLE = "!"
+_SHORT = {"metre": "m"}
 _NETWORK, _WHOLE = ("network",), ("frame", "to maps")
 _SPREADS = ((_NETWORK, "latency_ms"), (_WHOLE, "end_to_end_ms"))
 _Value = Callable[[Row], Any]
@@ -102,6 +103,15 @@ def primary_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     return found
 
 
+def metric_title(metric: Metric, task: str, rows: Sequence[Row]) -> str:
+    """Return the metric with its unit: 'rel', 'miou %', and 'abs m' where ``rows`` have the unit of the ``task``."""
+    own = {row.units[task] for row in rows if task in row.units}
+    # Of networks whose depths are of different units no unit is right; so there is none.
+    shared = own.pop().replace("_", " ") if len(own) == 1 else ""
+    unit = metric.unit if metric.unit != "unit" else _SHORT.get(shared, shared)
+    return f"{metric.name} {unit}".rstrip()
+
+
 def milliseconds(value: float) -> str:
     """Return a time with three digits or more: '0.123', '1.23', '12.3', '1234.5'."""
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
@@ -131,9 +141,8 @@ def _precision(row: Row) -> str | None:
 def _accuracy(rows: Sequence[Row]) -> Iterator[Column]:
     for task, metric in primary_metrics(rows).items():
         arrow = "↑" if metric.higher_is_better else "↓"
-        unit = "" if metric.unit in ("", "unit") else f" {metric.unit}"
         cells = [_judged(row, rows, task, metric.name) for row in rows]
-        yield Column((task, f"{metric.name}{unit} {arrow}"), tuple(cells))
+        yield Column((task, f"{metric_title(metric, task, rows)} {arrow}"), tuple(cells))
 
 
 def _judged(row: Row, rows: Sequence[Row], task: str, metric: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from emadeploy.bench.columns import columns, names, notes, primary_metrics
+from emadeploy.bench.columns import columns, metric_title, names, notes, primary_metrics
 from emadeploy.bench.page import Facts, Frame, Page, Section
 from emadeploy.bench.plots import SERIES, Bar, Point, bars, histogram, scatter
 from emadeploy.bench.rows import Report, Row
@@ -111,8 +111,7 @@ def _accuracy(rows: Sequence[Row]) -> Section | None:
                 time = row.latency_ms["p50"]
                 points.append(Point(name, time, row.tasks[task][metric.name], low, high, hollow=row.estimate))
         if points:
-            unit = "" if metric.unit in ("", "unit") else f", {metric.unit}"
-            title, better = f"{task}: {metric.name}{unit}", metric.higher_is_better
+            title, better = f"{task}: {metric_title(metric, task, rows)}", metric.higher_is_better
             drawings.append(
                 scatter(f"{task} against latency", points, "network, p50, ms", title, higher_is_better=better)
             )

@@ -35,7 +35,8 @@ class Row:
     - ``conditions``: {'before', 'after'}, temperatures, clocks and load, as `bench.conditions` has them.
     - ``estimate``: true where nothing was measured. ``artifact``: its folder; ``digest``: of the engine's file.
     - ``precision``: obtained, by branch. ``untrained``: random weights. ``notes``: what a reader must know.
-    - ``tasks``: metrics by task, as `eval --json` has them; ``data``: what they were measured on.
+    - ``tasks``: metrics by task, as `eval --json` has them; ``data``: what they were measured on; ``units``: of tasks
+      that have one, 'metre' say.
     - ``layers``: times by branch and by layer, as `bench.layers` has them; ``None`` where nobody asked.
     """
 
@@ -75,6 +76,7 @@ class Row:
     notes: Sequence[str] = ()
     tasks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     data: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
     samples_ms: Mapping[str, Sequence[float]] | None = None
     layers: Mapping[str, Any] | None = None
 

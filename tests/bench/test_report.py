@@ -33,6 +33,7 @@ ROWS = st.builds(
     estimate=st.booleans(),
     mode=st.dictionaries(NAMES, st.integers() | NAMES, max_size=3),
     notes=st.lists(NAMES, max_size=2),
+    units=st.dictionaries(NAMES, NAMES, max_size=2),
     tasks=st.dictionaries(NAMES, st.dictionaries(NAMES, TIMES, max_size=2), max_size=2),
     samples_ms=st.none() | st.dictionaries(NAMES, st.lists(TIMES, max_size=5), max_size=2),
 )

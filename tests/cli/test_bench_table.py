@@ -82,6 +82,16 @@ def test_the_columns() -> None:
     assert not any("p99" in head or "GPU" in head for head in heads)  # nobody has them
 
 
+def test_depth_is_in_its_unit_where_all_share_one() -> None:
+    def head(*units: str) -> str:
+        rows = [replace(ROWS[0], units={"depth": unit}) for unit in units]
+        return next(column.head[1] for column in columns(Report({}, {}, rows)) if column.head[0] == "depth")
+
+    assert head("metre", "metre") == "abs m ↓"
+    assert head("inverse_depth") == "abs inverse depth ↓"
+    assert head("metre", "inverse_depth") == "abs ↓"
+
+
 def test_fp32_is_held_against_nothing_and_others_against_the_same_data() -> None:
     trt = row("t", "trt-fp16", 5.0, tasks={"depth": {"abs": 0.2}}, data="d")
     assert reference(ROWS[0], ROWS) is None

@@ -59,4 +59,5 @@ class Judge:
                 record = evaluate(lambda frame: perception(frame).maps, self.data, tasks, bar, edges)
         except EmadeployError as error:
             return replace(row, status=f"failed: its accuracy: {type(error).__name__}: {one_line(error)}")
-        return replace(row, tasks=record["tasks"], data=f"{record['data']} ({record['frames']} frames)")
+        units = {task.name: task.unit for task in tasks if task.unit}
+        return replace(row, tasks=record["tasks"], units=units, data=f"{record['data']} ({record['frames']} frames)")
