@@ -1,5 +1,5 @@
 # make demo   set up, then show the main job: EMA-Net from weights to an engine, on rooms and on a photograph
-# make test   set up, then run the tests
+# make test   set up, then run the tests; make test-slow: those that are marked slow, which take minutes each
 # make check  format, lint, types, and the tests: what CI runs
 #
 # Each makes its own .venv with pinned versions. PYTHON chooses the interpreter (3.10 or newer).
@@ -15,14 +15,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 # A file of tests stays on one worker: its fixtures, exported networks among them, are made once.
 PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+QUICK := -m 'not slow'
 
-.PHONY: demo test check format clean test-gpu bench-gpu
+.PHONY: demo test test-slow check format clean test-gpu bench-gpu
 
 demo: $(VENV)/demo.installed
 	$(BIN)/emadeploy demo
 
 test: $(VENV)/dev.installed
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(QUICK) $(PYTEST_ARGS)
+
+test-slow: QUICK := -m slow
+test-slow: test
 
 check: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .

@@ -43,7 +43,6 @@ def test_what_cannot_be_compared_is_an_error(monkeypatch: pytest.MonkeyPatch, ca
     assert capsys.readouterr().err == "check_ratios: b: failed: killed\n"
 
 
-@pytest.mark.slow
 def test_it_runs_the_bench_twice(make_artifact: Callable[..., Path], tmp_path: Path, capsys) -> None:
     # What the ratio is, and whether it holds on this machine now, is not the test's to say.
     tool.main([str(make_artifact("a")), str(make_artifact("b")), "--min-time", "1", "--json", str(tmp_path / "r.json")])

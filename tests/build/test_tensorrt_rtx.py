@@ -83,7 +83,6 @@ def silent(phase: str, done: int, total: int) -> None:
     """Report to nobody."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("network", "tasks", "form"), FORMS, ids=NAMES)
 def test_every_network_is_built_in_its_precision(

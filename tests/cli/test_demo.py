@@ -210,7 +210,6 @@ def test_what_cannot_be_shown_is_said_at_once(
     assert not (tmp_path / "demo").exists()
 
 
-@pytest.mark.slow
 def test_the_whole_demo(emadeploy_command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("torch", "onnx", "skimage", "cv2", "embreex"):
         pytest.importorskip(package)

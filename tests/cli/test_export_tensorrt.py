@@ -25,7 +25,7 @@ from emadeploy.cli.exporting.judge import Judge
 from emadeploy.cli.exporting.portable import TOLERANCE
 from emadeploy.contract.manifest import Manifest
 from emadeploy.contract.preprocess import preprocess
-from emadeploy.contract.spec import InputSpec
+from emadeploy.contract.spec import InputSpec, TaskSpec
 from emadeploy.data.sample import Sample
 from emadeploy.runtime.machine import sums_bytes
 
@@ -135,7 +135,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_traced(
 
 
 class Rooms:
-    description, tasks = "made:up val", ("depth",)
+    description, tasks, specs = "made:up val", ("depth",), (TaskSpec("depth"),)
 
     def __len__(self) -> int:
         return 2

@@ -150,7 +150,6 @@ def order(output: str, target: str = TARGET, **fields: Any) -> Order:
     return Order(target=target, output=Path(output), calib_data="nyuv2:told", max_drop="none", **fields)
 
 
-@pytest.mark.slow
 def test_frames_may_be_taken_in_the_graph(tuned: Path) -> None:
     wanted = Wanted(frame_size=(80, 120))
     artifact = make_artifact(str(tuned / "last"), order("framed", wanted=wanted), report=lambda _: None)
@@ -173,6 +172,7 @@ def test_eval_says_that_it_answers_in_float(tuned: Path, capsys: pytest.CaptureF
     assert "note:" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_as_uninterrupted(train: Train, tuned: Path, here: Path, monkeypatch: Any) -> None:
     def stop(self: Any, trainer: Any, module: Any, *rest: Any) -> None:
         if module.global_step == 2:

@@ -89,7 +89,6 @@ class Evil:
         return os.mkdir, ("executed",)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

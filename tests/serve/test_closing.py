@@ -193,7 +193,6 @@ def test_an_answer_that_is_late_is_cut_off_and_one_that_never_began_is_504() -> 
         assert gate.metrics.in_flight == 0
 
 
-@pytest.mark.slow
 def test_a_client_that_takes_nothing_is_cut_off(open_site: Open) -> None:
     site = open_site(timeout=4.0)
     with ask_for_much(site) as connection:

@@ -29,7 +29,6 @@ def test_a_bench_over_ssh(loopback, make_artifact: Make) -> None:
     assert not list((loopback.cache / "bench" / "runs").iterdir())
 
 
-@pytest.mark.slow
 def test_a_copy_over_ssh_goes_on(loopback, make_artifact: Make) -> None:
     host, artifact = Host.parse(loopback.address), make_artifact()
     there = greet(host)
