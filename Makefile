@@ -41,9 +41,11 @@ format: $(VENV)/dev.installed
 GPU_EXTRAS := $(VENV)/dev.installed $(VENV)/tensorrt.installed
 GPU_SITE := .gpu-site
 WHEELS ?=
+# One process: there is one GPU, and tests read how much of its memory is free.
+GPU_ARGS ?=
 
 test-gpu:
-	@$(gpu_python); "$$python" -m pytest -m gpu tests/gpu $(PYTEST_ARGS)
+	@$(gpu_python); "$$python" -m pytest -m gpu tests/gpu $(GPU_ARGS)
 
 bench-gpu:
 	@$(gpu_python); "$$python" tools/bench_gpu.py $(BENCH_ARGS)
@@ -54,15 +56,16 @@ export PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"; \
 if [ -n "$(WHEELS)" ]; then \
 	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target $(GPU_SITE) $(WHEELS)/*.whl || exit 1; \
 	export PYTHONPATH="$(CURDIR)/$(GPU_SITE):$$PYTHONPATH"; python=$(PYTHON); \
-elif PIP_RETRIES=0 PIP_DEFAULT_TIMEOUT=10 $(MAKE) --no-print-directory $(GPU_EXTRAS) >/dev/null 2>&1; then \
+elif PIP_RETRIES=0 PIP_DEFAULT_TIMEOUT=10 $(MAKE) --no-print-directory $(GPU_EXTRAS) >.gpu-install.log 2>&1; then \
 	python=$(BIN)/python; \
 else \
-	echo "nothing could be installed (no network?): $(PYTHON) is taken as it is"; python=$(PYTHON); \
+	tail -n 3 .gpu-install.log; \
+	echo "nothing could be installed (see .gpu-install.log): $(PYTHON) is taken as it is"; python=$(PYTHON); \
 fi
 endef
 
 clean:
-	rm -rf $(VENV) $(GPU_SITE) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(GPU_SITE) .gpu-install.log .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # An extra is installed once, and again when what it is made from changes.
 $(VENV)/%.installed: pyproject.toml constraints.txt | $(BIN)/pip

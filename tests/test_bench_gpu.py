@@ -1,7 +1,9 @@
 """tools/bench_gpu.py: rows on a machine without a GPU, the table, and documents that name what is there."""
 
 import importlib.util
+import json
 import re
+import subprocess
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,12 +48,20 @@ def test_the_table_says_what_was_measured_and_what_was_not(tool: ModuleType) -> 
     assert lines[0].startswith("Measured on NVIDIA Fake 4000, 2026-11-22, emanet-rooms")
     assert "| PyTorch | 288x384 | fp32 | 12.00 ms | 4.00 ms | **3.0 x** | 900 MiB | 80 MiB |" in lines
     assert "| TensorRT | 288x384 | fp32 | out of memory | 1.50 ms |  | out of memory | 30 MiB |" in lines
-    assert lines[-1] == "- TensorRT for RTX, 288x384, fp32: it is not installed"
+    assert lines[-3:] == [
+        "- TensorRT, 288x384, fp32, published: out of memory on NVIDIA Fake 4000",
+        "- TensorRT for RTX, 288x384, fp32, published: it is not installed",
+        "- TensorRT for RTX, 288x384, fp32, rewritten: it is not installed",
+    ]
+
+
+def test_what_was_measured_before_the_machine_went_away_has_a_table(tool: ModuleType) -> None:
+    lines = tool.table({**RECORD, "rows": RECORD["rows"][:1]}).splitlines()
+    assert "| PyTorch | 288x384 | fp32 | 12.00 ms | failed |  | 900 MiB | failed |" in lines
+    assert lines[-1] == "- PyTorch, 288x384, fp32, rewritten: not measured: it was cut off"
 
 
 def test_the_document_is_fresh(tool: ModuleType) -> None:
-    import json
-
     text = tool.DOCUMENT.read_text("utf-8")
     record = json.loads(tool.JSON.read_text("utf-8")) if tool.JSON.exists() else None
     assert tool.refreshed(text, record) == text
@@ -79,11 +89,19 @@ def test_a_process_that_crashes_is_a_row(tool: ModuleType, tmp_path: Path) -> No
     assert found["failed"].startswith("ended with status 1: ValueError")
 
 
+def test_a_process_without_memory_is_told_as_such(tool: ModuleType, monkeypatch, tmp_path: Path) -> None:
+    words = "Traceback\nRuntimeException: [ONNXRuntimeError] : Failed to allocate memory for requested buffer\n"
+    ended = subprocess.CompletedProcess([], 1, "", words)
+    monkeypatch.setattr(tool.subprocess, "run", lambda *_, **__: ended)
+    found = tool.in_a_process("onnxruntime", "affinity", "fp32", "512x1024", 1, tmp_path)
+    assert found["failed"].startswith("out of memory: ended with status 1: RuntimeException")
+
+
 def test_where_nothing_could_be_measured_nothing_is_written(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tool, "JSON", tmp_path / "gpu.json")
-    monkeypatch.setattr(tool, "measure", lambda *_: {**RECORD, "rows": [row("exact", failed="no GPU")]})
+    monkeypatch.setattr(tool, "measure", lambda *_: iter([{**RECORD, "rows": [row("exact", failed="no GPU")]}]))
     assert tool.main([]) == 1
     assert not tool.JSON.exists()
 
@@ -94,8 +112,10 @@ def test_a_measurement_is_written_with_its_table(
     (tmp_path / "gpu.md").write_text(f"before\n{tool.BEGIN}\nold\n{tool.END}\nafter\n")
     monkeypatch.setattr(tool, "JSON", tmp_path / "gpu.json")
     monkeypatch.setattr(tool, "DOCUMENT", tmp_path / "gpu.md")
-    monkeypatch.setattr(tool, "measure", lambda *_: RECORD)
+    rows = RECORD["rows"]
+    monkeypatch.setattr(tool, "measure", lambda *_: ({**RECORD, "rows": rows[: n + 1]} for n in range(len(rows))))
     assert tool.main([]) == 0
+    assert len(json.loads((tmp_path / "gpu.json").read_text())["rows"]) == len(rows)
     text = (tmp_path / "gpu.md").read_text()
     assert "NVIDIA Fake 4000" in text
     assert "old" not in text

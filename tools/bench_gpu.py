@@ -5,20 +5,21 @@
 
 Each row is a process of its own, so that one which runs out of memory ends alone and none sees another's memory: a way
 to run (PyTorch, ONNX Runtime's CUDA provider, TensorRT, TensorRT for RTX), a form, a precision and a size. What this
-machine cannot run is a row too, with the reason. Writes docs/gpu.json and the table of docs/gpu.md. Exports go into
-FOLDER, by default a temporary one. Exit status 1 where no row could be measured.
+machine cannot run is a row too, with the reason. Writes docs/gpu.json, after each row, and the table of docs/gpu.md.
+Exports go into FOLDER, by default a temporary one. Exit status 1 where no row could be measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ WARM_UPS = 10
 ROW_SECONDS = 900
 BEGIN, END = "<!-- table: gpu -->", "<!-- /table -->"
 _MIB = 1 << 20
+#: In the last words of PyTorch, CUDA and ONNX Runtime.
+_OUT_OF_MEMORY = re.compile(r"out of memory|failed to allocate memory", re.IGNORECASE)
 _NOTHING = (
     "**Nothing has been measured yet**: no NVIDIA GPU was at hand. On a machine with one, `make bench-gpu` measures "
     "and writes the table here, with the card's name."
@@ -64,21 +67,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(measure_row(*asked.row.split(","), runs=asked.runs, folder=asked.output)))
         return 0
     if not asked.table:
+        measured = False
         with tempfile.TemporaryDirectory() as temporary:
-            record = measure(asked.ways.split(","), asked.sizes.split(","), asked.runs, asked.output or Path(temporary))
-        if not any("ms" in row for row in record["rows"]):
+            folder = asked.output or Path(temporary)
+            for record in measure(asked.ways.split(","), asked.sizes.split(","), asked.runs, folder):
+                # After each row: a machine that is lent may be taken back at any time.
+                if measured := any("ms" in row for row in record["rows"]):
+                    JSON.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        if not measured:
             print("no row could be measured; nothing was written", file=sys.stderr)
             return 1
-        JSON.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     record = json.loads(JSON.read_text("utf-8")) if JSON.exists() else None
     DOCUMENT.write_text(refreshed(DOCUMENT.read_text("utf-8"), record), encoding="utf-8")
     print(table(record))
     return 0
 
 
-def measure(ways: Sequence[str], sizes: Sequence[str], runs: int, folder: Path) -> dict[str, Any]:
-    """Return the record of all rows, each measured in a process of its own."""
-    rows = []
+def measure(ways: Sequence[str], sizes: Sequence[str], runs: int, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the record of the rows so far, after each; it is measured in a process of its own."""
+    from emadeploy.runtime.machine import describe_machine
+
+    rows: list[Row] = []
     for way in ways:
         for size in sizes:
             for precision in PRECISIONS:
@@ -87,18 +96,16 @@ def measure(ways: Sequence[str], sizes: Sequence[str], runs: int, folder: Path) 
                     rows.append(row)
                     told = f"{row['ms']:.2f} ms" if "ms" in row else row["failed"]
                     print(f"{WAYS[way]}, {FORMS[form]}, {precision}, {size}: {told}", flush=True)
-    from emadeploy.runtime.machine import describe_machine
-
-    return {
-        "schema": 1,
-        "command": "python tools/bench_gpu.py",
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "model": MODEL,
-        "runs": runs,
-        "gpu": next((row["gpu"] for row in rows if "gpu" in row), None),
-        "machine": describe_machine(),
-        "rows": rows,
-    }
+                    yield {
+                        "schema": 1,
+                        "command": "python tools/bench_gpu.py",
+                        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                        "model": MODEL,
+                        "runs": runs,
+                        "gpu": next((row["gpu"] for row in rows if "gpu" in row), None),
+                        "machine": describe_machine(),
+                        "rows": rows,
+                    }
 
 
 def in_a_process(way: str, form: str, precision: str, size: str, runs: int, folder: Path) -> Row:
@@ -120,7 +127,8 @@ def in_a_process(way: str, form: str, precision: str, size: str, runs: int, fold
         return row | {"failed": f"not done after {ROW_SECONDS} s"}
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
-        return row | {"failed": f"ended with status {done.returncode}: {last}"}
+        reason = f"ended with status {done.returncode}: {last}"
+        return row | {"failed": f"out of memory: {reason}" if _OUT_OF_MEMORY.search(done.stderr) else reason}
     found: Row = json.loads(done.stdout.splitlines()[-1])
     return row | found
 
@@ -133,10 +141,6 @@ def measure_row(way: str, form: str, precision: str, size: str, *, runs: int, fo
         return run(way, form, precision, (height, width), runs, folder)
     except (EmadeployError, ImportError) as error:
         return {"failed": one_line(error)}
-    except RuntimeError as error:
-        if "out of memory" not in str(error).lower():
-            raise
-        return {"failed": "out of memory"}
 
 
 def run_torch(way: str, form: str, precision: str, size: tuple[int, int], runs: int, folder: Path) -> Row:
@@ -168,6 +172,7 @@ def run_torch(way: str, form: str, precision: str, size: tuple[int, int], runs: 
         end.synchronize()
         return float(start.elapsed_time(end))
 
+    torch.cuda.reset_peak_memory_stats()  # the weights are counted, loading them is not
     with torch.inference_mode():
         times = timed(frame, runs)
     peak = torch.cuda.max_memory_allocated()
@@ -272,11 +277,18 @@ def table(record: Mapping[str, Any] | None) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     rows = {(row["way"], row["size"], row["precision"], row["form"]): row for row in record["rows"]}
+    for way, size, precision, _ in list(rows):  # a measurement that was cut off lacks the last
+        for form in FORMS:
+            rows.setdefault((way, size, precision, form), {"form": form, "failed": "not measured: it was cut off"})
     reasons: list[str] = []
     for way, size, precision in dict.fromkeys(key[:3] for key in rows):
         published, rewritten = (rows[way, size, precision, form] for form in FORMS)
+        reasons += [
+            f"{WAYS[way]}, {size}, {precision}, {FORMS[row['form']]}: {row['failed']}"
+            for row in (published, rewritten)
+            if "failed" in row
+        ]
         if "ms" not in published and "ms" not in rewritten:
-            reasons.append(f"{WAYS[way]}, {size}, {precision}: {rewritten['failed']}")
             continue
         both = "ms" in published and "ms" in rewritten
         faster = f"**{published['ms'] / rewritten['ms']:.1f} x**" if both else ""
