@@ -13,6 +13,7 @@ from emadeploy.contract.errors import DataError
 from emadeploy.contract.manifest import Manifest
 
 if TYPE_CHECKING:
+    from emadeploy.robotics.health import Checkup
     from emadeploy.robotics.process import Summary
 
 
@@ -42,9 +43,13 @@ def command(
     threads: Annotated[int | None, typer.Option(metavar="N", help="[default: the cores of this machine]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as json.")] = False,
 ) -> None:
-    """Run an artifact on every frame of a source; a frame that cannot be used is named, and the rest still done."""
+    """Run an artifact on every frame of a source; a frame that cannot be used is named, and the rest still done.
+
+    Where maps stop to fit together as they did on the frames of the export, a warning says at which frame.
+    """
     from emadeploy import load
     from emadeploy.cli.progress import progress
+    from emadeploy.robotics.health import Checkup
     from emadeploy.robotics.process import process
     from emadeploy.robotics.sinks import open_sinks
     from emadeploy.robotics.sources import open_source
@@ -54,9 +59,12 @@ def command(
         if perception.manifest.untrained:
             _say(f"{artifact} is untrained: its timings count, its maps mean nothing")
         sinks = open_sinks(perception.spec.tasks, save=save, view=view, intrinsics=intrinsics, say=_say)
+        checkup = None if perception.manifest.health is None else Checkup(perception, _say)
+        if checkup is not None:
+            sinks.append(checkup)
         with progress("running") as report:
             summary = process(perception, frames, sinks, on_frame=report, on_bad=_say)
-        _print(summary, perception.manifest, source, save, as_json=as_json)
+        _print(summary, checkup, perception.manifest, source, save, as_json=as_json)
     if summary.bad:
         total = summary.frames + summary.lost
         raise DataError(f"{summary.lost} of {total} frames of {source} could not be used; they are named above")
@@ -66,7 +74,10 @@ def _say(message: str) -> None:
     print(f"emadeploy: {message}", file=sys.stderr)
 
 
-def _print(summary: Summary, manifest: Manifest, source: str, save: Path | None, *, as_json: bool) -> None:
+def _print(
+    summary: Summary, checkup: Checkup | None, manifest: Manifest, source: str, save: Path | None, *, as_json: bool
+) -> None:
+    health = None if checkup is None else checkup.to_dict()
     if as_json:
         record = {
             "schema": 1,
@@ -76,6 +87,7 @@ def _print(summary: Summary, manifest: Manifest, source: str, save: Path | None,
             "frames": summary.frames,
             "stages_ms": summary.median_ms,
             "bad": summary.bad,
+            "health": health,
             "saved": None if save is None else str(save),
         }
         print(json.dumps(record))
@@ -89,5 +101,7 @@ def _print(summary: Summary, manifest: Manifest, source: str, save: Path | None,
         table.add_row(stage, f"{ms:.1f}")
     if summary.frames:
         Console().print(table)
+    if health is not None and health["median"] is not None:
+        print(f"health: {health['median']:.2f}; on known frames {health['low']:.2f} to {health['high']:.2f}")
     if save is not None and summary.frames:
         print(f"maps: {save}")

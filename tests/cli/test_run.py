@@ -1,6 +1,7 @@
 """`emadeploy run`, through the installed command."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from emadeploy.cli import app
+from emadeploy.contract.health import Health, HealthRange
 
 cv2 = pytest.importorskip("cv2")
 pytest.importorskip("onnxruntime")
@@ -67,6 +69,24 @@ def test_a_bad_picture_is_named_the_rest_done_and_the_status_1(
     assert "5.jpg is damaged" in bad
     assert last == f"emadeploy: DataError: 1 of 3 frames of {pictures} could not be used; they are named above"
     assert sorted(path.name for path in (tmp_path / "maps").glob("*.npz")) == ["10.npz", "9.npz"]
+
+
+def test_maps_that_do_not_fit_together_are_a_warning_at_their_frame(
+    run: Run, make_artifact: Callable[..., Path], pictures: Path
+) -> None:
+    for index in range(8):
+        shutil.copy(pictures / "9.png", pictures / f"11{index}.png")
+    # No network's maps fit together that well.
+    known = HealthRange.of([Health(2.0, 20.0, 0.4, 1.0)])
+    artifact = make_artifact(health=known.to_dict())
+    done = run(artifact, "--source", pictures, "--json")
+    assert done.returncode == 0, done.stderr
+    health = json.loads(done.stdout)["health"]
+    assert 0 <= health["median"] <= 1
+    assert (health["low"], len(health["warnings"])) == (2.0, 1)
+    assert done.stderr == f"emadeploy: {health['warnings'][0]}\n"
+    assert "frame 114: health: depth, normals and labels fit together by" in done.stderr
+    assert "health: 0." in run(artifact, "--source", pictures).stdout
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from emadeploy import load
 from emadeploy.contract.errors import ArtifactError
 from emadeploy.contract.health import Health, HealthRange
 from emadeploy.contract.outputs import TaskOutputs
-from emadeploy.robotics.health import FRAMES, Watch
+from emadeploy.robotics.frame import Frame
+from emadeploy.robotics.health import FRAMES, Checkup, Watch
 
 pytest.importorskip("onnxruntime")
 
@@ -60,3 +61,19 @@ def test_a_depth_without_values_is_a_warning(watch: Watch) -> None:
 def test_an_artifact_without_a_range(make_artifact: Callable[..., Path]) -> None:
     with load(make_artifact()) as perception, pytest.raises(ArtifactError, match="'tiny' keeps no range of health"):
         Watch(perception)
+
+
+def test_a_checkup_names_the_frame_at_which_a_warning_came(make_artifact: Callable[..., Path]) -> None:
+    seen = HealthRange.of([Health(0.6, 20.0, 0.4, 1.0), Health(0.9, 5.0, 0.9, 4.0)])
+    said: list[str] = []
+    with load(make_artifact(health=seen.to_dict())) as perception:
+        checkup = Checkup(perception, said.append)
+    pixels = np.zeros((ROWS, COLUMNS, 3), np.uint8)
+    for index in range(2 * FRAMES):
+        checkup.write(Frame(f"{index}.png", pixels, 0.0), WELL if index < FRAMES else ILL)
+    assert checkup.warnings == said
+    # The median of the last 15 turns with the eighth frame that is ill.
+    assert [warning.split(":")[0] for warning in said] == [f"frame {FRAMES + FRAMES // 2}.png"]
+    told = checkup.to_dict()
+    assert (told["low"], told["high"], told["warnings"]) == (0.6, 0.9, said)
+    assert len(checkup.scores) == 2 * FRAMES
