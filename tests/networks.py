@@ -56,14 +56,14 @@ def tiny_graph(folder: Path, **fields: Any) -> OnnxGraph:
             [helper.make_tensor_value_info("depth", TensorProto.FLOAT, answered)],
             constants,
         ),
-        opset_imports=[helper.make_opsetid("", 18)],
+        opset_imports=[helper.make_opsetid("", 17)],
         ir_version=10,
     )
     folder.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
         "folder": folder,
         "model": ModelSpec("tiny", "hps", (TaskSpec("depth"),), InputSpec(H, W)),
-        "opset": 18,
+        "opset": 17,
         "ctal": None,
         "rewrites": (),
         "branches": ("backbone", "ctal", "heads.depth"),

@@ -20,6 +20,7 @@ from emadeploy.calibrate.half_graph import unfit, with_types
 from emadeploy.calibrate.half_integers import in_integers
 from emadeploy.calibrate.half_rounding import rounded
 from emadeploy.calibrate.insert import Types
+from emadeploy.calibrate.lowered import lowered
 from emadeploy.calibrate.placement import MOVES, place_for_tensorrt
 from emadeploy.calibrate.qdq import Place, write_quantised
 from emadeploy.calibrate.recipe import Recipe
@@ -64,6 +65,7 @@ def rules(recipe: Recipe) -> tuple[Place, Types]:
 def typed(graph: OnnxGraph, folder: Path, choice: Choice | None) -> OnnxGraph:
     """Write ``graph``, with or without Q/DQ, strongly typed into ``folder``; return its record.
 
+    Without Q/DQ it is written in opset 17, for TensorRT 8.6 (`lowered`).
     With a ``choice``, all is float16 but what it keeps, and what Q/DQ adds to that (`half_graph.unfit`); the record's
     'calibration' says so in 'rest' and 'half'. Without, all stays float32. Raises CalibrationError.
     """
@@ -76,6 +78,8 @@ def typed(graph: OnnxGraph, folder: Path, choice: Choice | None) -> OnnxGraph:
         calibration = {"frames": half["frames"], **(calibration or {}), "rest": "fp16", "half": half}
     elif calibration is not None:
         calibration = {**calibration, "rest": "fp32"}
+    if graph.calibration is None:
+        model = lowered(model)
     [opset] = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     return _written(replace(graph, folder=folder, opset=opset, calibration=calibration), model)
 

@@ -23,6 +23,7 @@ from emadeploy.runtime.trt.layers import EngineLayer
 from emadeploy.runtime.trt.library import TITLES, Library, load_library
 from emadeploy.runtime.trt.process import Report, run_child
 from emadeploy.runtime.trt.record import EngineKey, EngineRecord, plan_name
+from emadeploy.runtime.trt.weak import check_opset
 
 _MIB = 1 << 20
 #: Bounds of the default workspace on a Jetson: what its convolutions need at least, and what they can use at most.
@@ -97,10 +98,14 @@ def compiled(folder: Path, options: Options, report: Report) -> Iterator[Compile
     """Compile the artifact in ``folder`` and yield the engine; what the block has not taken is removed after it.
 
     Raises ArtifactError where this is no intact artifact for TensorRT, BackendMissing, DeviceError without the GPU or
-    DLA that is asked for, BuildError where TensorRT fails or is killed, or the disk refuses.
+    DLA that is asked for, BuildError where TensorRT fails or is killed, would misread the graph, or the disk refuses.
     """
     manifest = artifact_manifest(folder)
-    key, device = engine_key(manifest, load_library(manifest.engine), options)
+    library = load_library(manifest.engine)
+    key, device = engine_key(manifest, library, options)
+    if not library.strongly_typed:
+        title = f"{library.title} {library.version_text}"
+        check_opset(folder / manifest.engine_file, manifest.graph.get("opset"), title)
     manifest.verify_files(folder)
     made = folder / f".engine-{os.getpid()}.partial"
     limits = memory_limits(options)

@@ -62,6 +62,28 @@ def test_every_version_compiles_an_artifact(
     assert library.tensors(library.deserialize(record.plan_bytes(folder)))[0].name == "image"
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_8_6_misreads_what_is_newer_than_opset_17_and_the_others_do_not(
+    everywhere: Install, on_orin: None, tmp_path: Path, version: str
+) -> None:
+    library = everywhere(version)
+    folder = tmp_path / "artifact"
+    graph = tiny_graph(tmp_path / "graph", opset=19)
+    build(graph, folder, "trt-rtx-fp32" if library.name == "tensorrt_rtx" else "trt-fp32")
+    if library.version[0] >= 10 or library.name == "tensorrt_rtx":
+        with compiled(folder, Options(), silent) as engine:
+            assert engine.made.is_file()
+        return
+    with (
+        pytest.raises(
+            BuildError, match=r"model\.onnx is in opset 19; TensorRT 8\.6\S* reads up to 17 .*JetPack 6\.1.*trt-fp16"
+        ),
+        compiled(folder, Options(), silent),
+    ):
+        pytest.fail("it is compiled")
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx"]
+
+
 def test_what_the_block_does_not_take_is_removed(
     everywhere: Install, on_orin: None, graph: OnnxGraph, tmp_path: Path
 ) -> None:
