@@ -13,14 +13,16 @@ from typing import Any
 
 #: Kinds of layers that multiply: convolutions and matrix products, as TensorRT's back ends call them.
 _COMPUTE = re.compile(r"correlation|gemm|conv|matrixmultiply|fullyconnected|fmha|attention", re.IGNORECASE)
+#: Those of them whose second factor is their weights; what else they read is added, as the residual of a fused Add is.
+_WEIGHTED = re.compile(r"correlation|conv|fullyconnected", re.IGNORECASE)
 #: Nodes that do so, by the operator at the end of their names: 'heads.depth.conv/Conv'.
 _PRODUCT = re.compile(r"/(?:Conv|ConvTranspose|MatMul|Gemm)(?:_\w+)?$")
 _NODE = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
 _QDQ = re.compile(r"(?:Quantize|Dequantize)Linear(?:_\w+)?$")
 #: What TensorRT calls a type, in the order of the search: "... Int8 format", "Half", "Channel major FP16 format ...".
 _TYPES = {
-    "int8": "int8",
     "uint8": "uint8",
+    "int8": "int8",
     "bfloat16": "bf16",
     "bf16": "bf16",
     "fp16": "fp16",
@@ -61,7 +63,7 @@ def from_inspector(found: Iterable[Mapping[str, Any]]) -> list[EngineLayer]:
         inputs = [_datatype(tensor) for tensor in layer.get("Inputs", ())]
         constants = [_datatype(tensor) for tensor in layer.get("Constants", ())]
         weights = layer.get("Weights")
-        if isinstance(weights, Mapping):
+        if isinstance(weights, Mapping) and weights.get("Count", 1):
             constants.insert(0, str(weights.get("Type", "")))
         outputs = [_datatype(tensor) for tensor in layer.get("Outputs", ())]
         name, kind = str(layer.get("Name", "")), str(layer.get("LayerType", ""))
@@ -86,8 +88,9 @@ def _layer(
     nodes = nodes or [part for part in name.split(" + ") if "/" in part and not _QDQ.search(part)]
     compute = bool(_COMPUTE.search(kind))
     if compute:
-        # Two factors: two inputs, or an input and weights. It multiplies in bytes if both are bytes.
-        factors = [_precision(found) for found in [*inputs[:2], *constants[:1]][:2]]
+        # Two factors: an input and weights, or two inputs. It multiplies in bytes if both are bytes.
+        read = inputs[:1] if constants and _WEIGHTED.search(kind) else inputs[:2]
+        factors = [_precision(found) for found in [*read, *constants[:1]][:2]]
         precision = next((found for found in factors if found != "int8"), "int8" if factors else "unknown")
     else:
         precision = _precision((inputs or outputs or [""])[0])

@@ -37,6 +37,14 @@ def layer(kind: str, inputs: list[str], **more: Any) -> dict[str, Any]:
         # Weights of bytes and activations of float: what "weights only" means.
         (layer("CaskConvolution", ["Channel major FP16 format"], Weights={"Type": "Int8", "Count": 9}), "fp16"),
         (layer("CaskConvolution", ["Row major Int8 format"], Weights={"Type": "Half", "Count": 9}), "fp16"),
+        # A residual that is added to what bytes make: it is no factor.
+        (layer("CaskConvolution", ["Row major Int8 format", "FP16"], Weights={"Type": "Int8", "Count": 9}), "int8"),
+        (layer("CaskConvolution", ["FP16", "Row major Int8 format"], Weights={"Type": "Int8", "Count": 9}), "fp16"),
+        (layer("correlation", ["Int8", "Half"], Constants=[{"Datatype": "Int8"}, {"Datatype": "Float"}]), "int8"),
+        # Weights that are computed: they are an input.
+        (layer("CaskConvolution", ["Int8 format", "FP16 format"], Weights={"Type": "Float", "Count": 0}), "fp16"),
+        (layer("CaskConvolution", ["Int8 format", "Int8 format"], Weights={"Type": "Float", "Count": 0}), "int8"),
+        (layer("gemm", ["Int8", "Half"], Constants=[{"Datatype": "Int8"}]), "fp16"),
         (layer("gemm", ["Row major Int8 format", "Row major linear FP32"]), "fp32"),
         (layer("gemm", ["Row major Int8 format", "Row major Int8 format"]), "int8"),
         (layer("gemm", ["Row major linear BFloat16", "Row major linear BFloat16"]), "bf16"),
@@ -47,6 +55,11 @@ def layer(kind: str, inputs: list[str], **more: Any) -> dict[str, Any]:
 def test_a_product_has_the_precision_of_its_wider_factor(found: dict[str, Any], precision: str) -> None:
     (read,) = from_inspector([{**found, "Metadata": "[ONNX Layer: heads.depth/Conv]"}])
     assert (read.precision, read.compute) == (precision, True)
+
+
+def test_unsigned_bytes_are_not_int8() -> None:
+    found = layer("Reformat", ["Row major linear UInt8 format"], Metadata="[ONNX Layer: image/Cast]")
+    assert [read.precision for read in from_inspector([found])] == ["uint8"]
 
 
 def test_a_fused_kernel_is_a_product_only_where_nothing_else_computes_it() -> None:
