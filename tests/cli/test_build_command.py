@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import tensorrt_installed
 from networks import tiny_graph
 from typer.testing import CliRunner
 
 from emadeploy.build.tensorrt import build
+from emadeploy.calibrate.half import to_half
 from emadeploy.cli.app import app
 from emadeploy.contract.errors import ArtifactError, BackendMissing, BuildError, DeviceError, SpecError
 from emadeploy.runtime.trt import compiling
@@ -62,10 +64,13 @@ def test_it_says_what_was_built_for_what_and_in_which_precision(
     assert run(artifact, "--force").startswith("built ")
 
 
-def test_options_reach_the_build(everywhere: Install, on_orin: None, artifact: Path) -> None:
+def test_options_reach_the_build(everywhere: Install, on_orin: None, tmp_path: Path) -> None:
     everywhere("tensorrt-10.3", dla_cores=2)
-    run(artifact, "--workspace", 256, "--optimization-level", 1, "--dla", 1)
-    text = (artifact / "engine.json").read_text()
+    graph = tiny_graph(tmp_path / "graph")
+    onnx.save(to_half(onnx.load(graph.path)), graph.path)
+    build(graph, tmp_path / "half", "trt-fp16")
+    run(tmp_path / "half", "--workspace", 256, "--optimization-level", 1, "--dla", 1)
+    text = (tmp_path / "half" / "engine.json").read_text()
     for setting in ('"workspace_mb": 256', '"optimization_level": 1', '"dla": 1'):
         assert setting in text
 

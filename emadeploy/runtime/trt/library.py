@@ -108,7 +108,7 @@ class Library:
     def config(self, parsed: Parsed, settings: BuildSettings, timings: bytes = b"") -> Any:
         """Return the configuration of a build, with the ``timings`` that an earlier one left.
 
-        Raises DeviceError where the DLA core or a compute capability is asked for and this version has none.
+        Raises DeviceError where a DLA core or a compute capability is asked for, and this version has none for it.
         """
         module = self.module
         config = parsed.builder.create_builder_config()
@@ -122,7 +122,7 @@ class Library:
         if not self.strongly_typed:
             keep_types(module, parsed.network, config, settings.precision)
         if settings.dla is not None:
-            self._use_dla(parsed.builder, config, settings.dla)
+            self._use_dla(parsed.builder, config, settings.dla, settings.precision)
         if settings.compute_capabilities:
             self._build_ahead(config, settings.compute_capabilities)
         if self.keeps_timings:
@@ -225,13 +225,19 @@ class Library:
             )
         return made
 
-    def _use_dla(self, builder: Any, config: Any, core: int) -> None:
+    def _use_dla(self, builder: Any, config: Any, core: int, precision: str) -> None:
         cores = int(builder.num_DLA_cores)
         if core >= cores:
             why = f"finds {cores} here" if cores else "has none here: DLAs are on Orin and Xavier, for some versions"
             raise DeviceError(
                 f"DLA core {core}: {self.title} {self.version_text} {why} (8.6 to 10.7, and AGX Orin from 11.4.1); "
                 "build without --dla"
+            )
+        # A DLA has no float32, and until TensorRT 11 no Q/DQ: all of it would fall back to the GPU, in silence.
+        if precision == "fp32" or (precision == "int8" and self.version[0] < 11):
+            raise DeviceError(
+                f"DLA core {core}: {self.title} {self.version_text} has the DLA compute float16 alone, and this is "
+                f"{precision}: export for trt-fp16, or build without --dla"
             )
         config.default_device_type = self.module.DeviceType.DLA
         config.DLA_core = core

@@ -275,6 +275,17 @@ def test_a_dla_core_that_is_not_there_is_refused(installed: Install, tiny_onnx: 
         build(library, tiny_onnx, BuildSettings(dla=2))
 
 
+@pytest.mark.parametrize(
+    ("version", "precision"), [("8.6", "fp32"), ("8.6", "int8"), ("10.3", "fp32"), ("10.3", "int8"), ("11.4", "fp32")]
+)
+def test_a_precision_that_a_dla_has_not_is_refused(
+    installed: Install, tiny_onnx: Path, version: str, precision: str
+) -> None:
+    library = installed(f"tensorrt-{version}", dla_cores=2)
+    with pytest.raises(DeviceError, match=rf"DLA core 0: .* float16 alone, and this is {precision}: .*trt-fp16"):
+        build(library, tiny_onnx, BuildSettings(precision, dla=0))
+
+
 def test_tensorrt_for_rtx_builds_ahead_of_time(installed: Install, tiny_onnx: Path) -> None:
     library = installed("tensorrt_rtx-1.7", gpu=False)
     build(library, tiny_onnx, BuildSettings(compute_capabilities=("8.9", "12.0")))
