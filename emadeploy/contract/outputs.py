@@ -21,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emadeploy.contract.errors import ArtifactError
+from emadeploy.contract.labels import BAND_ROWS, resized_argmax
 from emadeploy.contract.preprocess import Float32, UInt8, resize_bands
 from emadeploy.contract.spec import TaskSpec
 from emadeploy.contract.tasks import KINDS
 
 _TINY = np.float32(1e-12)
-#: Rows decoded at once: 32 of 13 classes at 1920 columns are 3 MB, where the whole would be 100.
-_BAND_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,21 +64,15 @@ def decode(raw: npt.NDArray[Any], task: TaskSpec, size: tuple[int, int]) -> npt.
         raise ArtifactError(f"output {task.name!r} has shape {raw.shape}; expected ({task.channels}, height, width)")
     if not np.isfinite(raw_CHW.sum(dtype=np.float64)):
         raise ArtifactError(f"output {task.name!r} holds values that are not finite: the engine overflowed")
+    activation = KINDS[task.kind].activation
+    if activation == "argmax":
+        return resized_argmax(raw_CHW, size)
     shape = (*size, 3) if task.kind == "normals" else size
     decoded = np.empty(shape, KINDS[task.kind].dtype)
-    activate = _ACTIVATIONS[KINDS[task.kind].activation]
-    for band, band_CHW in resize_bands(raw_CHW, size, _BAND_ROWS):
+    activate = _ACTIVATIONS[activation]
+    for band, band_CHW in resize_bands(raw_CHW, size, BAND_ROWS):
         activate(band_CHW, decoded[band])
     return decoded
-
-
-def _argmax(score_CHW: Float32, label_HW: UInt8) -> None:
-    # Class by class: argmax over the first axis of a numpy array walks through memory with a stride.
-    best_HW = score_CHW[0].copy()
-    label_HW[:] = 0
-    for index, score_HW in enumerate(score_CHW[1:], start=1):
-        np.putmask(label_HW, score_HW > best_HW, index)
-        np.maximum(best_HW, score_HW, out=best_HW)
 
 
 def _clamp(value_CHW: Float32, out_HW: Float32) -> None:
@@ -102,9 +95,8 @@ def _softmax(score_CHW: Float32, out_HW: Float32) -> None:
     _sigmoid(score_CHW[1:] - score_CHW[:1], out_HW)  # the softmax of two
 
 
-#: Activation of a task kind -> the function that writes a decoded band, from a band (C, rows, W) of raw maps.
+#: Activation of a map of numbers -> the function that writes a decoded band, from a band (C, rows, W) of raw maps.
 _ACTIVATIONS: dict[str, Callable[[Float32, Any], None]] = {
-    "argmax": _argmax,
     "none": _clamp,
     "l2": _unit_length,
     "sigmoid": _sigmoid,

@@ -76,8 +76,8 @@ def resize_bands(map_CHW: npt.NDArray[np.generic], size: tuple[int, int], rows: 
     # Columns cost most, being gathered one by one: resample them while there are fewest rows.
     columns_first = height > old_height
     if columns_first and width != old_width:
-        map_CHW = _lerp(map_CHW, _taps(old_width, width), axis=2)
-    below, above, weight = _taps(old_height, height)
+        map_CHW = _lerp(map_CHW, taps(old_width, width), axis=2)
+    below, above, weight = taps(old_height, height)
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         if height == old_height:
@@ -85,7 +85,7 @@ def resize_bands(map_CHW: npt.NDArray[np.generic], size: tuple[int, int], rows: 
         else:
             band_CHW = _lerp(map_CHW, (below[band], above[band], weight[band]), axis=1)
         if not columns_first and width != old_width:
-            band_CHW = _lerp(band_CHW, _taps(old_width, width), axis=2)
+            band_CHW = _lerp(band_CHW, taps(old_width, width), axis=2)
         yield band, band_CHW
 
 
@@ -98,18 +98,18 @@ def resize_nearest(map_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> np
 
 
 #: For each new sample: index below, index above, weight of the one above.
-_Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
+Taps = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Float32]
 
 
 @lru_cache(maxsize=64)
-def _taps(old: int, new: int) -> _Taps:
+def taps(old: int, new: int) -> Taps:
     centre = np.maximum((np.arange(new) + 0.5) * old / new - 0.5, 0.0)
     below = np.minimum(centre.astype(np.intp), old - 1)
     above = np.minimum(below + 1, old - 1)
     return below, above, (centre - below).astype(np.float32)
 
 
-def _lerp(map_CHW: npt.NDArray[np.generic], taps: _Taps, axis: int) -> Float32:
+def _lerp(map_CHW: npt.NDArray[np.generic], taps: Taps, axis: int) -> Float32:
     below, above, weight = taps
     weight = weight[:, None] if axis == 1 else weight
     low = np.take(map_CHW, below, axis=axis).astype(np.float32, copy=False)
