@@ -5,6 +5,7 @@ The fake engine computes with ONNX Runtime, in the order of its stream and no ea
 
 import hashlib
 import logging
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -302,6 +303,71 @@ def test_a_queue_outlives_its_session(install_trt: Install, make_engine: Make) -
     check(queue.submit({"image": FRAMES[0]}).result(), artifact, FRAMES[0])
     queue.close()
     assert machine.kinds() == []
+
+
+@pytest.fixture
+def told_of_ends(monkeypatch: pytest.MonkeyPatch) -> Callable[[Machine], None]:
+    """Return a function that has a machine note the ends of TensorRT's objects among its calls."""
+
+    def tell(machine: Machine) -> None:
+        for cls, name in ((tensorrt_fake._IExecutionContext, "~context"), (tensorrt_fake._ICudaEngine, "~engine")):
+            end = lambda _, name=name: machine.calls.append(name if machine.stack else f"{name} without a GPU")  # noqa: E731
+            monkeypatch.setattr(cls, "__del__", end, raising=False)
+
+    return tell
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten", "of a queue"])
+def test_tensorrts_objects_end_after_their_work_and_before_their_memory(
+    install_trt: Install, make_engine: Make, told_of_ends: Callable[[Machine], None], how: str
+) -> None:
+    _, machine = install_trt()
+    session = open_session(make_engine())
+    told_of_ends(machine)
+    queue = session.queue(1)
+    if how == "of a queue":
+        session.close()
+        machine.calls.clear()
+        queue.submit({"image": FRAMES[0]})
+        del queue, session
+    else:
+        queue.close()
+        machine.calls.clear()
+        slot = session._take()
+        slot.start({"image": FRAMES[0]})
+        session._give(slot)
+        if how == "closed":
+            session.close()
+        del session, slot
+    ends = [call for call in machine.calls if call in ("cuStreamSynchronize", "cuMemFree") or "~" in call]
+    assert [call for call in ends if call != "cuMemFree"] == ["cuStreamSynchronize", "~context", "~engine"]
+    assert ends.index("~context") < ends.index("cuMemFree")
+    assert machine.kinds() == []
+
+
+EXIT = """
+import sys
+sys.path.insert(0, {tests!r})
+import tensorrt_fake
+from cuda_fake import Machine, fake_cuda_python
+machine = Machine()
+sys.modules.update(fake_cuda_python(machine, "cuda-python-13.5.0"), tensorrt=tensorrt_fake.fake("tensorrt-10.3"))
+sys.modules["tensorrt"].world.enqueue = lambda stream, memory, work: machine.enqueue(stream, work)
+tensorrt_fake._IExecutionContext.__del__ = lambda self: machine.calls.append("~context")
+tensorrt_fake._ICudaEngine.__del__ = lambda self: machine.calls.append("~engine")
+import atexit
+atexit.register(lambda: print([call for call in machine.calls if "~" in call or "Release" in call], machine.kinds()))
+from emadeploy import load
+perception = load({artifact!r})
+machine.calls.clear()
+"""
+
+
+def test_at_exit_tensorrts_objects_end_before_the_gpus_context(install_trt: Install, make_engine: Make) -> None:
+    install_trt()
+    code = EXIT.format(tests=str(Path(__file__).parents[1]), artifact=str(make_engine()))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['~context', '~engine', 'cuDevicePrimaryCtxRelease'] []"
 
 
 def test_threads_have_a_context_each(install_trt: Install, make_engine: Make) -> None:

@@ -27,7 +27,7 @@ from emadeploy.runtime.trt.callbacks import make_profiler
 from emadeploy.runtime.trt.copies import copy_times
 from emadeploy.runtime.trt.first_load import compile_once
 from emadeploy.runtime.trt.library import Library, load_library
-from emadeploy.runtime.trt.memory import Arena, Buffer, Gpu, Graph, open_gpu
+from emadeploy.runtime.trt.memory import Arena, Buffer, Gpu, Graph, Held, open_gpu
 from emadeploy.runtime.trt.record import RECORD_NAME, EngineRecord
 from emadeploy.runtime.trt.values import IoTensor
 
@@ -42,10 +42,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A deserialised engine on its GPU; ``plan`` is its file, ``graphs`` whether CUDA graphs are to be made."""
+    """An engine on its GPU, held by ``arena``; ``plan`` is its file, ``graphs`` whether CUDA graphs are to be made."""
 
     library: Library
-    engine: Any
+    engine: Held
+    arena: Arena
     gpu: Gpu
     tensors: tuple[IoTensor, ...]
     plan: Path
@@ -101,7 +102,7 @@ class TensorRtSession:
             "device": f"gpu:{loaded.gpu.index}",
             **loaded.gpu.describe(),
             "cuda_graph": self._graph,
-            "context_mb": loaded.library.activation_bytes(loaded.engine) // _MIB,
+            "context_mb": loaded.library.activation_bytes(loaded.engine.value) // _MIB,
         }
 
     def copies(self) -> dict[str, float]:
@@ -136,10 +137,9 @@ class _Slot:
         self._buffers: dict[str, Buffer] = {}
         self._graph: Graph | None = None
         self.graph_state = "no: not asked for"
-        self._context: Any = None
         try:
             with loaded.gpu.current():
-                self._context = _context(loaded)
+                self._context = self._arena.hold(_context(loaded))
                 self._stream = self._arena.stream()
                 for tensor in loaded.tensors:
                     self._allocate(tensor)
@@ -173,12 +173,10 @@ class _Slot:
         return {tensor.name: self._arrays[tensor.name].copy() for tensor in self._loaded.tensors if not tensor.is_input}
 
     def attach(self, profiler: Any) -> None:
-        self._context.profiler = profiler
+        self._context.value.profiler = profiler
 
     def close(self) -> None:
         self._arrays.clear()
-        with suppress(DeviceError), self._loaded.gpu.current():  # a lost GPU must not hide what lost it
-            self._context = None
         self._arena.close()
 
     def _allocate(self, tensor: IoTensor) -> None:
@@ -186,7 +184,7 @@ class _Slot:
         array.fill(0)
         buffer = self._arena.buffer(array.nbytes)
         self._arrays[tensor.name], self._buffers[tensor.name] = array, buffer
-        if not self._context.set_tensor_address(tensor.name, buffer.address):
+        if not self._context.value.set_tensor_address(tensor.name, buffer.address):
             raise self._failed(f"refuses an address for {tensor.name!r}")
 
     def _work(self) -> None:
@@ -194,7 +192,7 @@ class _Slot:
         for tensor in self._loaded.tensors:
             if tensor.is_input:
                 self._stream.upload(self._buffers[tensor.name], self._arrays[tensor.name])
-        if not self._context.execute_async_v3(self._stream.handle):
+        if not self._context.value.execute_async_v3(self._stream.handle):
             with suppress(DeviceError):
                 self._stream.synchronize()  # the copies read the pinned arrays, which the next frame overwrites
             raise self._failed("failed while running")
@@ -248,7 +246,7 @@ def profile_runs(
         for _ in range(runs):
             slot.start(inputs)
             slot.wait()
-        return loaded.library.layers(loaded.engine), profiler.times
+        return loaded.library.layers(loaded.engine.value), profiler.times
 
 
 def _load(directory: Path, manifest: Manifest, device: str | None, graphs: bool | None) -> _Loaded:
@@ -260,13 +258,14 @@ def _load(directory: Path, manifest: Manifest, device: str | None, graphs: bool 
     record = EngineRecord.read(directory)
     record.check(directory, manifest, gpu.device, library)
     plan = record.plan_bytes(directory)
+    arena = Arena(gpu)
     with gpu.current():
-        engine = library.deserialize(plan)
-        tensors = library.tensors(engine)
+        engine = arena.hold(library.deserialize(plan))
+        tensors = library.tensors(engine.value)
     path = directory / record.plan
     found = ([tensor.signature for tensor in tensors if tensor.is_input is given] for given in (True, False))
     check_signature(str(path), manifest, *found)
-    return _Loaded(library, engine, gpu, tensors, path, graphs)
+    return _Loaded(library, engine, arena, gpu, tensors, path, graphs)
 
 
 def _gpu_index(device: str | None) -> int:
@@ -288,9 +287,9 @@ def _graph_choice() -> bool | None:
 def _context(loaded: _Loaded) -> Any:
     """Return a new execution context; raises DeviceError, which says how much memory it takes where that is missing."""
     try:
-        return loaded.library.context(loaded.engine)
+        return loaded.library.context(loaded.engine.value)
     except DeviceError as error:
-        needed, free = loaded.library.activation_bytes(loaded.engine), loaded.gpu.free_bytes()
+        needed, free = loaded.library.activation_bytes(loaded.engine.value), loaded.gpu.free_bytes()
         if free >= needed:
             raise
         raise DeviceError(

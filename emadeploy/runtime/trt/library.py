@@ -55,7 +55,6 @@ class Library:
                 "JetPack (6.0 and later have it), or pip install 'emadeploy[tensorrt]'"
             )
         self.logger: Any = make_logger(module)
-        self._runtime: Any = None
 
     # What this version can do
 
@@ -157,9 +156,9 @@ class Library:
     def deserialize(self, plan: bytes) -> Any:
         """Return the engine of a plan whose digest is checked: it is native code. Raises DeviceError."""
         self.logger.errors.clear()
-        if self._runtime is None:
-            self._runtime = self._made("runtime", lambda: self.module.Runtime(self.logger))
-        engine = self._runtime.deserialize_cuda_engine(plan)
+        # The engine keeps its runtime; kept for all, it would outlive the GPU's context.
+        runtime = self._made("runtime", lambda: self.module.Runtime(self.logger))
+        engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise DeviceError(
                 f"{self.title} {self.version_text} cannot load the engine: {self.complaint()}. Compile it again on "

@@ -190,17 +190,36 @@ class Graph:
         self._driver.destroy_graph(raw)
 
 
+class Held:
+    """Something of another library's that lives on the GPU: ``value`` until the arena that holds it is closed."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def drop(self) -> None:
+        """Forget it: whoever held it last destroys it."""
+        self.value = None
+
+
 class Arena:
     """Owns what is taken through it on ``gpu``, and frees it in reverse order: when closed, collected, or at exit.
 
-    Each method raises DeviceError; what was taken before it stays owned.
+    What it holds for others goes first, when none of its streams works any more, and before the GPU's context ends:
+    TensorRT crashes where its objects outlive that. Each method raises DeviceError; what was taken stays owned.
     """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._owned = ExitStack()
         self._streams: list[Stream] = []
-        self._release = weakref.finalize(self, _release, gpu, self._streams, self._owned)
+        self._held: list[Held] = []
+        self._release = weakref.finalize(self, _release, gpu, self._streams, self._held, self._owned)
+
+    def hold(self, value: Any) -> Held:
+        """Return ``value`` held; nobody else should keep it."""
+        held = Held(value)
+        self._held.append(held)
+        return held
 
     def stream(self) -> Stream:
         """Return a new stream."""
@@ -254,7 +273,7 @@ class Arena:
         self.close()
 
 
-def _release(gpu: Gpu, streams: list[Stream], owned: ExitStack) -> None:
+def _release(gpu: Gpu, streams: list[Stream], held: list[Held], owned: ExitStack) -> None:
     try:
         with gpu.current():
             for stream in streams:
@@ -262,6 +281,8 @@ def _release(gpu: Gpu, streams: list[Stream], owned: ExitStack) -> None:
                 with suppress(CudaError):
                     stream.synchronize()
             streams.clear()
+            while held:
+                held.pop().drop()
             owned.close()  # goes on past what cannot be freed, and raises the last of these errors
     except CudaError as error:
         # After an error on the GPU itself the whole context is lost, and what was in it.
