@@ -23,7 +23,7 @@ from emadeploy.runtime.trt.layers import EngineLayer
 from emadeploy.runtime.trt.library import TITLES, Library, load_library
 from emadeploy.runtime.trt.process import Report, run_child
 from emadeploy.runtime.trt.record import EngineKey, EngineRecord, plan_name
-from emadeploy.runtime.trt.weak import check_opset
+from emadeploy.runtime.trt.weak import NEWEST_OPSET
 
 _MIB = 1 << 20
 #: Bounds of the default workspace on a Jetson: what its convolutions need at least, and what they can use at most.
@@ -103,9 +103,7 @@ def compiled(folder: Path, options: Options, report: Report) -> Iterator[Compile
     manifest = artifact_manifest(folder)
     library = load_library(manifest.engine)
     key, device = engine_key(manifest, library, options)
-    if not library.strongly_typed:
-        title = f"{library.title} {library.version_text}"
-        check_opset(folder / manifest.engine_file, manifest.graph.get("opset"), title)
+    _check_opset(folder, manifest, library)
     manifest.verify_files(folder)
     made = folder / f".engine-{os.getpid()}.partial"
     limits = memory_limits(options)
@@ -164,6 +162,17 @@ def timings_key(key: EngineKey, device: Device | None) -> str:
     """Return what timings of kernels are kept under: those of one GPU, version of TensorRT and version of CUDA."""
     found = () if device is None else (device.name, device.compute_capability, device.cuda)
     return blob_key([key.engine, key.version, *found])
+
+
+def _check_opset(folder: Path, manifest: Manifest, library: Library) -> None:
+    """Raise BuildError where the graph is in an opset that the parser would misread."""
+    opset = manifest.graph.get("opset", 0)
+    if opset > NEWEST_OPSET and library.name == "tensorrt" and library.version < (10,):
+        raise BuildError(
+            f"{folder / manifest.engine_file} is in opset {opset}; {library.title} {library.version_text} reads up to "
+            f"{NEWEST_OPSET} and would misread it: int8 with float16 beside it needs opset 19. Take TensorRT 10 "
+            "(JetPack 6.1 and later have it), or export for trt-fp16"
+        )
 
 
 def _sweep(folder: Path) -> None:

@@ -3,16 +3,13 @@
 Later versions compute what the graph says. This one is allowed float16 and int8 where the target needs them, and told
 which layers the graph has in float32, where they were kept on purpose: a sum over all pixels, a norm, a softmax.
 
-Its parser reads ONNX up to opset 17. What is newer it takes all the same, and misreads: the axes of a reduction, which
-are an input from 18 on, are all axes to it; and it reads a float16 scale, which came with 19, as a float32.
+Its parser, and that of 9, reads ONNX up to opset 17. What is newer it takes all the same, and misreads: the axes of a
+reduction, which are an input from 18 on, are all axes to it; and a float16 scale, which came with 19, is a float32.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from emadeploy.contract.errors import BuildError
 
 #: What must be allowed for a target's precision; int8 itself follows the Q/DQ of the graph.
 FLAGS = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}
@@ -32,19 +29,8 @@ _ROUNDING = {
     "UNARY",
 }
 
+#: What is newer, it misreads.
 NEWEST_OPSET = 17
-
-
-def check_opset(graph: Path, opset: int | None, title: str) -> None:
-    """Check that ``graph``, of ``opset`` (``None``: not known), is none that this parser would misread.
-
-    Raises BuildError that says what to take instead.
-    """
-    if opset is not None and opset > NEWEST_OPSET:
-        raise BuildError(
-            f"{graph} is in opset {opset}; {title} reads up to {NEWEST_OPSET} and would misread it: int8 with float16 "
-            "beside it needs opset 19. Take TensorRT 10 (JetPack 6.1 and later have it), or export for trt-fp16"
-        )
 
 
 def keep_types(module: Any, network: Any, config: Any, precision: str) -> None:

@@ -84,6 +84,13 @@ def test_8_6_misreads_what_is_newer_than_opset_17_and_the_others_do_not(
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model.onnx"]
 
 
+def test_9_misreads_it_too(everywhere: Install, on_orin: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(tiny_graph(tmp_path / "graph", opset=19), tmp_path / "artifact", "trt-fp32")
+    monkeypatch.setattr(everywhere("tensorrt-10.3"), "version", (9, 3, 0))
+    with pytest.raises(BuildError, match="in opset 19"), compiled(tmp_path / "artifact", Options(), silent):
+        pytest.fail("it is compiled")
+
+
 def test_what_the_block_does_not_take_is_removed(
     everywhere: Install, on_orin: None, graph: OnnxGraph, tmp_path: Path
 ) -> None:
