@@ -399,7 +399,8 @@ class _EngineInspector:
     def get_engine_information(self, format: Any) -> str:
         assert format.name == "JSON"
         layers = layers_of(self.model)
-        return json.dumps({"Layers": layers if self.detail else [layer["Name"] for layer in layers], "Bindings": []})
+        text = json.dumps({"Layers": layers if self.detail else [layer["Name"] for layer in layers], "Bindings": []})
+        return text.replace("\\u001e", "\x1e")  # as it is: NVIDIA/TensorRT issue 2779
 
 
 class _IExecutionContext:
@@ -474,7 +475,7 @@ def layers_of(model: onnx.ModelProto) -> list[dict[str, Any]]:
                 "Inputs": inputs if node.op_type == "MatMul" else inputs[:1],
                 "Constants": [] if node.op_type == "MatMul" else inputs[1:2],
                 "Outputs": [{"Name": name, "Format/Datatype": "Row major linear FP32"} for name in node.output],
-                "Metadata": f"[ONNX Layer: {node.name}]",
+                "Metadata": f"[ONNX Layer: {node.name}]\x1e[ONNX Layer: {node.name}]",
             }
         )
     return layers

@@ -74,7 +74,7 @@ def from_inspector(found: Iterable[Mapping[str, Any]]) -> list[EngineLayer]:
 def from_log(text: str) -> list[EngineLayer]:
     """Return the layers that a build with detail listed in its log."""
     layers = []
-    for match in filter(None, map(_LINE.match, text.splitlines())):
+    for match in filter(None, map(_LINE.match, text.split("\n"))):  # splitlines would split at control characters, too
         types = (_DATATYPE.findall(match[part]) for part in ("inputs", "constants", "outputs"))
         layers.append(_layer(match["name"], match["kind"], match["metadata"], *types))
     return _settled(layers)
@@ -85,7 +85,7 @@ def _layer(
 ) -> EngineLayer:
     nodes = [node for node in _NODE.findall(metadata) if not _QDQ.search(node)]
     # Older versions name a fused layer by its nodes.
-    nodes = nodes or [part for part in name.split(" + ") if "/" in part and not _QDQ.search(part)]
+    nodes = nodes or [part for part in re.split(r" \+ | \|\| ", name) if "/" in part and not _QDQ.search(part)]
     compute = bool(_COMPUTE.search(kind))
     if compute:
         # Two factors: an input and weights, or two inputs. It multiplies in bytes if both are bytes.

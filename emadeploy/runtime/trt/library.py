@@ -191,7 +191,8 @@ class Library:
         """Return what the inspector tells of each layer of an engine: 'Name', 'LayerType', 'Inputs', 'Metadata'..."""
         inspector = engine.create_engine_inspector()
         text = inspector.get_engine_information(self.module.LayerInformationFormat.JSON)
-        found = json.loads(text)["Layers"]
+        # Not strict: from 8.6 on it writes the control characters between the nodes of a fused layer as they are.
+        found = json.loads(text, strict=False)["Layers"]
         # An engine that was built without detail lists names alone.
         return [layer if isinstance(layer, dict) else {"Name": layer} for layer in found]
 

@@ -24,6 +24,16 @@ def test_the_log_of_a_build_tells_precisions_and_nodes() -> None:
     assert (product.precision, product.nodes, product.compute) == ("int8", ("ctal.product.0/MatMul",), True)
 
 
+@pytest.mark.parametrize("separator", ["", "\x1e", "\x1f"])
+def test_nodes_of_a_fused_layer_stand_between_control_characters(separator: str) -> None:
+    (stem, *_) = from_log(
+        LOG.replace("][ONNX Layer: ", f"]{separator}[ONNX Layer: ").replace(
+            "[ONNX Layer: backbone.0.conv1/Conv]", f"[ONNX Layer: a/Relu]{separator}[ONNX Layer: b/Conv]"
+        )
+    )
+    assert stem.nodes == ("a/Relu", "b/Conv")
+
+
 def layer(kind: str, inputs: list[str], **more: Any) -> dict[str, Any]:
     tensors = [{"Name": f"t{index}", "Format/Datatype": type_} for index, type_ in enumerate(inputs)]
     return {"Name": "a layer", "LayerType": kind, "Inputs": tensors, "Outputs": [], **more}
@@ -77,6 +87,8 @@ def test_older_versions_name_a_fused_layer_by_its_nodes() -> None:
     )
     (read,) = from_inspector([found])
     assert read.nodes == ("backbone.a/Conv", "backbone.a/Relu")
+    (read,) = from_inspector([layer("CaskConvolution", ["Half"], Name="heads.a/Conv || heads.b/Conv")])
+    assert read.nodes == ("heads.a/Conv", "heads.b/Conv")
 
 
 def test_an_engine_without_detail_tells_of_nothing() -> None:
