@@ -1,7 +1,8 @@
 """TensorRT 8.6, whose networks are weakly typed: within its flags it computes each layer in what is fastest.
 
 Later versions compute what the graph says. This one is allowed float16 and int8 where the target needs them, and told
-which layers the graph has in float32, where they were kept on purpose: a sum over all pixels, a norm, a softmax.
+which layers the graph has in float32, where they were kept on purpose: a sum over all pixels, a norm, a softmax. Of its
+products it is told those in float16 too: where float32 is faster it would take that, and the audit refuse the engine.
 
 Its parser, and that of 9, reads ONNX up to opset 17. What is newer it takes all the same, and misreads: the axes of a
 reduction, which are an input from 18 on, are all axes to it; and a float16 scale, which came with 19, is a float32.
@@ -28,13 +29,14 @@ _ROUNDING = {
     "SOFTMAX",
     "UNARY",
 }
-
+#: Those of them that the audit looks at.
+_PRODUCTS = {"CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY"}
 #: What is newer, it misreads.
 NEWEST_OPSET = 17
 
 
 def keep_types(module: Any, network: Any, config: Any, precision: str) -> None:
-    """Allow ``config`` what a target of ``precision`` needs, and hold the layers of ``network`` to their float32."""
+    """Allow ``config`` what a target of ``precision`` needs, and hold the layers of ``network`` to their types."""
     for flag in FLAGS[precision]:
         config.set_flag(getattr(module.BuilderFlag, flag))
     if not FLAGS[precision]:
@@ -48,6 +50,7 @@ def keep_types(module: Any, network: Any, config: Any, precision: str) -> None:
         # What reads bytes is to be computed in bytes, whatever float its Q/DQ stand between.
         if layer.type.name not in _ROUNDING or any(tensor and tensor.name in bytes_ for tensor in inputs):
             continue
-        if layer.get_output(0).dtype == module.DataType.FLOAT:
-            layer.precision = module.DataType.FLOAT
-            layer.set_output_type(0, module.DataType.FLOAT)
+        dtype = layer.get_output(0).dtype
+        if dtype == module.DataType.FLOAT or (dtype == module.DataType.HALF and layer.type.name in _PRODUCTS):
+            layer.precision = dtype
+            layer.set_output_type(0, dtype)

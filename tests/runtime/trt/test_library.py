@@ -76,11 +76,12 @@ def test_precision_is_the_graphs_and_8_6_is_told(
 
 
 def mixed() -> bytes:
-    """Return image -> Cast -> Conv in float16 -> Cast -> Conv in float32 -> Q/DQ -> Conv that reads bytes."""
+    """Return image -> Cast -> Conv and Relu in float16 -> Cast -> Conv in float32 -> Q/DQ -> Conv that reads bytes."""
     node, half, single = onnx.helper.make_node, onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     nodes = [
         node("Cast", ["image"], ["a"], name="backbone/Cast", to=half),
-        node("Conv", ["a", "w_half"], ["b"], name="backbone.half/Conv"),
+        node("Conv", ["a", "w_half"], ["r"], name="backbone.half/Conv"),
+        node("Relu", ["r"], ["b"], name="backbone.half/Relu"),
         node("Cast", ["b"], ["c"], name="backbone/Cast_1", to=single),
         node("Conv", ["c", "w"], ["d"], name="backbone.single/Conv"),
         node("QuantizeLinear", ["d", "scale", "zero"], ["e"], name="backbone/QuantizeLinear"),
@@ -98,12 +99,15 @@ def mixed() -> bytes:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_8_6_is_told_what_the_graph_has_in_float32(installed: Install, version: str) -> None:
+def test_8_6_is_told_what_the_graph_has_in_float32_and_the_products_in_float16(
+    installed: Install, version: str
+) -> None:
     library = installed(version)
     for precision in ("fp16", "int8"):
         library.config(library.parse(mixed(), ""), BuildSettings(precision))
-        # Not the one in float16, nor that which reads bytes.
-        held = {"backbone.single/Conv": ["FLOAT", "FLOAT"]} if version == "tensorrt-8.6" else {}
+        # Not what else is in float16, nor what reads bytes.
+        products = {"backbone.half/Conv": ["HALF", "HALF"], "backbone.single/Conv": ["FLOAT", "FLOAT"]}
+        held = products if version == "tensorrt-8.6" else {}
         assert library.module.world.told == held
         library.module.world.told.clear()
     library.config(library.parse(mixed(), ""), BuildSettings("fp32"))
