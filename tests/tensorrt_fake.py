@@ -56,7 +56,8 @@ class World:
 
     ``dla_cores``; ``refuses``: operators that the parser does not take; ``fails``: what a build reports in place of a
     plan; ``gpu``: whether there is one, without which engines are built and not loaded. ``configs``: of each build;
-    ``told``: layer -> what it was told to compute in; ``says``: the parser of an operator that it refuses.
+    ``told``: layer -> what it was told to compute in; ``says``: the parser of an operator that it refuses;
+    ``loaded_on``: the DLA core of each engine that was loaded, -1 where none was named.
     ``enqueue``: takes work for a stream, with the memory that it touches (address -> bytes); by default done at once.
     """
 
@@ -74,6 +75,7 @@ class World:
         self.dla_cores, self.refuses, self.fails, self.gpu = dla_cores, refuses, fails, gpu
         self.configs: list[Any] = []
         self.told: dict[str, list[str]] = {}
+        self.loaded_on: list[int] = []
         self.says = "Unsupported operator {}"
         self.enqueue: Callable[[int, dict[int, int], Callable[[], None]], None] = lambda _stream, _memory, work: work()
 
@@ -349,6 +351,8 @@ class _ParserError:
 
 
 class _Runtime:
+    DLA_core = -1
+
     def __init__(self, world: World, logger: Any) -> None:
         assert logger.initialised
         self.world, self.logger = world, logger
@@ -357,6 +361,7 @@ class _Runtime:
         if not self.world.gpu or not serialized_engine.startswith(_MAGIC):
             self.world.report(self.logger, "Cuda Runtime" if not self.world.gpu else "a plan with another magic")
             return None
+        self.world.loaded_on.append(self.DLA_core)
         detail, _, model = serialized_engine.removeprefix(_MAGIC).partition(b"\n")
         return self.world.made(
             "ICudaEngine", _ICudaEngine(self.world, onnx.load_from_string(model), json.loads(detail))

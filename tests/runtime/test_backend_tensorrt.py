@@ -4,6 +4,7 @@ The fake engine computes with ONNX Runtime, in the order of its stream and no ea
 """
 
 import hashlib
+import json
 import logging
 import subprocess
 import sys
@@ -571,6 +572,15 @@ def test_an_engine_of_other_tensors(install_trt: Install, make_engine: Make) -> 
         load(artifact)
 
 
+def test_an_engine_with_a_dla_is_loaded_on_its_core(install_trt: Install, make_engine: Make) -> None:
+    world, _ = install_trt()
+    artifact = make_engine()
+    told = json.loads((artifact / record.RECORD_NAME).read_text())
+    (artifact / record.RECORD_NAME).write_text(json.dumps({**told, "settings": {"dla": 1}}))
+    open_session(artifact).close()
+    assert world.loaded_on == [1]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda", "gpu:", "gpu:x", "dla"])
 def test_devices_that_are_none(install_trt: Install, make_engine: Make, device: str) -> None:
     install_trt()
@@ -599,7 +609,6 @@ def here_and_now(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_child(order: Mapping[str, Any], report: Any) -> dict[str, Any]:
         import io
-        import json
 
         return compile_plan(json.loads(json.dumps(order)), io.StringIO())
 

@@ -260,7 +260,7 @@ def _load(directory: Path, manifest: Manifest, device: str | None, graphs: bool 
     plan = record.plan_bytes(directory)
     arena = Arena(gpu)
     with gpu.current():
-        engine = arena.hold(library.deserialize(plan))
+        engine = arena.hold(library.deserialize(plan, record.settings.get("dla")))
         tensors = library.tensors(engine.value)
     path = directory / record.plan
     found = ([tensor.signature for tensor in tensors if tensor.is_input is given] for given in (True, False))

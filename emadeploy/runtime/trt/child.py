@@ -54,7 +54,7 @@ def compile_plan(order: dict[str, Any], answers: TextIO) -> dict[str, Any]:
     settings = BuildSettings(**{**order["settings"], "compute_capabilities": tuple(order["compute_capabilities"])})
     plan = _build(library, order, settings, answers)
     Path(order["plan"]).write_bytes(plan)
-    layers = _layers(library, plan, ahead=bool(settings.compute_capabilities))
+    layers = _layers(library, plan, settings)
     found = [dataclasses.asdict(layer) for layer in layers]
     return {"seconds": round(time.perf_counter() - started, 1), "layers": found}
 
@@ -71,11 +71,11 @@ def _build(library: Library, order: dict[str, Any], settings: BuildSettings, ans
     return plan
 
 
-def _layers(library: Library, plan: bytes, *, ahead: bool) -> list[EngineLayer]:
+def _layers(library: Library, plan: bytes, settings: BuildSettings) -> list[EngineLayer]:
     """Return the engine's layers; of one that was built for other GPUs, as the builder listed them."""
-    if ahead:
+    if settings.compute_capabilities:
         return from_log(library.logger.layers)
-    return from_inspector(library.layers(library.deserialize(plan)))
+    return from_inspector(library.layers(library.deserialize(plan, settings.dla)))
 
 
 class _Progress:

@@ -112,10 +112,9 @@ class Library:
         module = self.module
         config = parsed.builder.create_builder_config()
         config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # else the inspector tells no precision
-        if settings.workspace is not None:
-            config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, settings.workspace)
-        if settings.tactics is not None:
-            config.set_memory_pool_limit(module.MemoryPoolType.TACTIC_DRAM, settings.tactics)
+        for pool, limit in (("WORKSPACE", settings.workspace), ("TACTIC_DRAM", settings.tactics)):
+            if limit is not None:
+                config.set_memory_pool_limit(getattr(module.MemoryPoolType, pool), limit)
         if settings.optimization_level is not None:
             config.builder_optimization_level = settings.optimization_level
         if not self.strongly_typed:
@@ -153,11 +152,14 @@ class Library:
 
     # Running
 
-    def deserialize(self, plan: bytes) -> Any:
-        """Return the engine of a plan whose digest is checked: it is native code. Raises DeviceError."""
+    def deserialize(self, plan: bytes, dla: int | None = None) -> Any:
+        """Return the engine of a plan whose digest is checked: it is native code. ``dla`` is the core that it was built
+        with, which a plan does not say. Raises DeviceError."""
         self.logger.errors.clear()
         # The engine keeps its runtime; kept for all, it would outlive the GPU's context.
         runtime = self._made("runtime", lambda: self.module.Runtime(self.logger))
+        if dla is not None:
+            runtime.DLA_core = dla
         engine = runtime.deserialize_cuda_engine(plan)
         if engine is None:
             raise DeviceError(
@@ -176,9 +178,9 @@ class Library:
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
             dtype = engine.get_tensor_dtype(name).name
-            mode = engine.get_tensor_mode(name).name
             shape = tuple(int(extent) for extent in engine.get_tensor_shape(name))
-            found.append(IoTensor(name, shape, _DTYPES.get(dtype, dtype.lower()), mode == "INPUT"))
+            is_input = engine.get_tensor_mode(name).name == "INPUT"
+            found.append(IoTensor(name, shape, _DTYPES.get(dtype, dtype.lower()), is_input))
         return tuple(found)
 
     def activation_bytes(self, engine: Any) -> int:
@@ -226,9 +228,8 @@ class Library:
         return made
 
     def _use_dla(self, builder: Any, config: Any, core: int, precision: str) -> None:
-        cores = int(builder.num_DLA_cores)
-        if core >= cores:
-            why = f"finds {cores} here" if cores else "has none here: DLAs are on Orin and Xavier, for some versions"
+        if core >= (cores := int(builder.num_DLA_cores)):
+            why = f"finds {cores} here" if cores else "has none here: DLAs are on Orin and Xavier"
             raise DeviceError(
                 f"DLA core {core}: {self.title} {self.version_text} {why} (8.6 to 10.7, and AGX Orin from 11.4.1); "
                 "build without --dla"

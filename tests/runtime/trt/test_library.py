@@ -272,6 +272,17 @@ def test_a_dla_core_is_used_where_there_is_one(installed: Install, tiny_onnx: Pa
     assert (config.default_device_type.name, config.DLA_core, config.flags_set) == ("DLA", 1, ["GPU_FALLBACK"])
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_engine_is_loaded_on_the_dla_core_that_it_was_built_with(
+    installed: Install, tiny_onnx: Path, version: str
+) -> None:
+    library = installed(version, dla_cores=2)
+    plan = build(library, tiny_onnx)
+    library.deserialize(plan, 1)
+    library.deserialize(plan)
+    assert library.module.world.loaded_on == [1, -1]
+
+
 @pytest.mark.parametrize(("cores", "why"), [(0, "has none here"), (2, "finds 2 here")])
 def test_a_dla_core_that_is_not_there_is_refused(installed: Install, tiny_onnx: Path, cores: int, why: str) -> None:
     library = installed("tensorrt-11.4", dla_cores=cores)
