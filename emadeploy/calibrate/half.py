@@ -14,7 +14,7 @@ Graphs with Q/DQ have opset 19, the first whose Q/DQ takes float16 (onnx 1.14); 
 of TensorRT's parser: 8.5 and 8.6 say that they read up to 17 (`lowered`), though the onnx inside 8.6 (1.13) knows 18;
 that of 9.0 is 1.14, which knows 19, and the parser of 10.3 is younger; 10.15 says 9 to 24, 11 says up to 25. 8.6 has no
 Q/DQ of float16: so the documentation inside its Python module says (IQuantizeLayer, IDequantizeLayer), and its parser
-takes the bytes of every scale for float32. What it must not be given, `runtime.trt.weak` refuses.
+takes the bytes of every scale for float32. What it must not be given, `runtime.trt.compiling` refuses.
 
 Why not a converter that exists: those of onnxruntime.transformers and onnxconverter-common put Casts around each node
 that is kept, clamp what does not fit and go on (an epsilon of 1e-12 becomes 6e-8, a mask of -1e9 becomes -65504), and

@@ -64,6 +64,7 @@ def _lower(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> N
     elif node.op_type == "Pad":
         if len(node.input) > 3 and node.input[3]:
             raise _NewerError
+        del node.input[3:]
     elif node.op_type in _NEUTRAL:
         for attribute in list(node.attribute):
             neutral = _NEUTRAL[node.op_type].get(attribute.name)

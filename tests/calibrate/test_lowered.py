@@ -21,7 +21,7 @@ NODES = [
     ("ReduceL2", "n/ReduceL2", ["r", "axes"], ["l"], {"keepdims": 1, "noop_with_empty_axes": 0}),
     ("Add", "n/Add", ["l", "tiny"], ["m"], {}),
     ("Div", "n/Div", ["r", "m"], ["d"], {}),
-    ("Pad", "n/Pad", ["d", "pads"], ["p"], {}),
+    ("Pad", "n/Pad", ["d", "pads", "", ""], ["p"], {}),
     ("ReduceMax", "n/ReduceMax", ["p", "axes"], ["q"], {"keepdims": 1}),
     ("ReduceSum", "n/ReduceSum", ["p", "axes"], ["s"], {"keepdims": 1}),
     ("Split", "n/Split", ["p"], ["a", "b"], {"axis": 3, "num_outputs": 2}),
