@@ -13,6 +13,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,15 @@ def _session(model: onnx.ModelProto, outputs: list[str]) -> ort.InferenceSession
     for name in outputs:
         if name not in there:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = session_options(usable_cores())
-    return ort.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    options, data = session_options(usable_cores()), watched.SerializeToString()
+    make = partial(ort.InferenceSession, data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    try:
+        return make()
+    except RuntimeError:
+        # Where it lays out convolutions in blocks of channels, ONNX Runtime 1.32 may lose an answer that an Add reads
+        # too ("Failed to find node output"). Without these layouts it is slower, and does not.
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        return make()
 
 
 def _read(path: Path, digests: Mapping[str, str]) -> Table | None:
