@@ -4,7 +4,7 @@ Backbones are shortened and images small: the nodes are those of the full networ
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,14 @@ FORMS = [(*entry, "exact") for entry in ZOO] + [(*entry, "basis:2") for entry in
 NAMES = [f"{ZOO[network, tasks]}-{form}" for network, tasks, form in FORMS]
 
 Graphs = Callable[..., OnnxGraph]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ranges that lie in the user's cache would hide that they cannot be found any more."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMADEPLOY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")
