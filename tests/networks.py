@@ -85,15 +85,16 @@ def quantise(graph: OnnxGraph, image: np.ndarray[Any, Any], leave: Sequence[str]
     import openvino as ov
     from openvino import opset13 as ops
 
-    core = ov.Core()
-    network = core.read_model(graph.path)
+    from emadeploy.runtime.backends.openvino import CORE
+
+    network = CORE.read_model(graph.path)
     chosen = [
         operation
         for operation in network.get_ordered_ops()
         if operation.get_type_name() in ("Convolution", "MatMul") and operation.get_friendly_name() not in leave
     ]
     values = [operation.input_value(index) for operation in chosen for index in (0, 1)]
-    results = core.compile_model(ov.Model(values, network.get_parameters()), "CPU")(image)
+    results = CORE.compile_model(ov.Model(values, network.get_parameters()), "CPU")(image)
     for index, output in enumerate(values):
         operation, place = chosen[index // 2], index % 2
         weights = operation.get_type_name() == "Convolution" and place == 1

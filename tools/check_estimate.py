@@ -36,6 +36,7 @@ from emadeploy.contract.errors import EmadeployError, one_line
 from emadeploy.contract.manifest import Manifest
 from emadeploy.data.source import open_data
 from emadeploy.evaluate.records import write_record
+from emadeploy.runtime.backends.openvino import CORE
 from emadeploy.runtime.machine import cpu_flags, cpu_model, usable_cores
 from emadeploy.work.artifact import read_work
 
@@ -85,7 +86,7 @@ def _convolution_rate(precision: str, threads: int, kernel: int) -> float:
         feat = opset13.relu(opset13.convolution(feat, weights, [1, 1], edge, edge, [1, 1]))
     hint = {"fp32": "f32", "bf16": "bf16"}[precision]
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": hint}
-    request = ov.Core().compile_model(ov.Model([feat], [image]), "CPU", settings).create_infer_request()
+    request = CORE.compile_model(ov.Model([feat], [image]), "CPU", settings).create_infer_request()
     picture = rng.uniform(0, 1, image.get_output_shape(0)).astype(np.float32)
     macs = _DEPTH * _CHANNELS**2 * kernel**2 * _MAP[0] * _MAP[1]
     return macs / best_seconds(lambda: request.infer({0: picture}))

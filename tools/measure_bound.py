@@ -27,6 +27,7 @@ from emadeploy.contract.branches import branch_of
 from emadeploy.contract.errors import ArtifactError, EmadeployError, one_line
 from emadeploy.contract.manifest import Manifest
 from emadeploy.evaluate.records import write_record
+from emadeploy.runtime.backends.openvino import CORE
 from emadeploy.runtime.machine import cpu_flags, cpu_model, usable_cores
 
 SCHEMA = 1
@@ -59,7 +60,7 @@ def rate(threads: int) -> float:
     """Return the int8 multiply-accumulates per second that ``threads`` reach in the best of several convolutions."""
     model = _convolutions()
     settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads, "PERF_COUNT": True}
-    request = ov.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = CORE.compile_model(model, "CPU", settings).create_infer_request()
     image = np.random.default_rng(0).uniform(0, 1, model.input(0).get_shape()).astype(np.float32)
     seconds: dict[str, list[float]] = {}
     for _ in range(_RUNS):
@@ -92,7 +93,7 @@ def bound_of(artifact: Path, per_second: float) -> dict[str, Any]:
     manifest = Manifest.read(artifact)
     if manifest.engine != "openvino" or manifest.audit is None:
         raise ArtifactError(f"{artifact} is {manifest.target}, expected an audited artifact of openvino-int8")
-    work = work_by_branch(ov.Core().read_model(artifact / manifest.engine_file))
+    work = work_by_branch(CORE.read_model(artifact / manifest.engine_file))
     branches = {
         name: {
             "macs": work.get(name, 0.0),

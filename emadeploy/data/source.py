@@ -22,7 +22,7 @@ from emadeploy.contract.spec import STRIDE
 from emadeploy.data.cityscapes import open_cityscapes
 from emadeploy.data.folder import open_folder
 from emadeploy.data.images import ImageFolder
-from emadeploy.data.nyuv2 import open_nyuv2
+from emadeploy.data.nyuv2 import layout, open_nyuv2
 from emadeploy.data.pascal_context import open_pascal_context
 from emadeploy.data.rooms.cache import FOLDERS, write_rooms
 from emadeploy.data.rooms.render import GENERATOR_VERSION
@@ -41,6 +41,9 @@ _OPENERS: dict[str, Callable[[Path, str], Dataset]] = {
 FOLDER_KINDS = tuple(_OPENERS)
 #: Rooms held out to validate on, where nothing else is said.
 HELD_OUT = 64
+_ROOM_NORMALS = "camera_optical"
+#: What the truths of rooms are.
+ROOM_SPECS = layout(normals_frame=_ROOM_NORMALS).tasks
 
 #: Called with the number of frames rendered and the number of all.
 Progress = Callable[[int, int], None]
@@ -170,7 +173,7 @@ def _open_rooms(source: RoomsData, split: str, cache_dir: Path, workers: int, pr
     except OSError as error:
         raise DataError(f"rooms cannot be cached in {folder}: {error}; {CHOOSE_CACHE}") from None
     description = f"{source} {split}"
-    return open_nyuv2(folder, split, limit=source.count, description=description, normals_frame="camera_optical")
+    return open_nyuv2(folder, split, limit=source.count, description=description, normals_frame=_ROOM_NORMALS)
 
 
 def _are_rendered(folder: Path, count: int) -> bool:

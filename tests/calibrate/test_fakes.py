@@ -9,6 +9,7 @@ from openvino import opset13 as ops
 
 from emadeploy.calibrate import fakes
 from emadeploy.contract.errors import CalibrationError
+from emadeploy.runtime.backends.openvino import CORE
 
 SHAPE = (1, 4, 6, 8)
 STEP = 2.0 / 127
@@ -32,7 +33,7 @@ def image() -> ov.Node:
 
 def run(model: ov.Model, seed: int = 1) -> list[np.ndarray]:
     given = np.random.default_rng(seed).uniform(-2, 2, SHAPE).astype(np.float32)
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return [np.array(value) for value in compiled(given).values()]
 
 

@@ -22,6 +22,7 @@ from emadeploy.contract.preprocess import preprocess
 from emadeploy.contract.spec import InputSpec
 from emadeploy.runtime.backends import opener
 from emadeploy.runtime.backends import openvino as backend
+from emadeploy.runtime.backends.openvino import CORE
 
 FRAMES = [np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8) for seed in range(6)]
 IMAGES = [preprocess(frame, InputSpec(*SIZE)) for frame in FRAMES]
@@ -206,12 +207,14 @@ def test_a_device_that_is_not_here(fp32: Path, device: str) -> None:
         load(fp32, device=device)
 
 
-def lean_core(*capabilities: str) -> type:
-    class Lean(backend.ov.Core):
-        def get_property(self, device: str, name: str) -> Any:
-            return [*capabilities] if name == "OPTIMIZATION_CAPABILITIES" else super().get_property(device, name)
+class LeanCore:
+    """The core on a machine that has float32 alone."""
 
-    return Lean
+    def get_property(self, device: str, name: str) -> Any:
+        return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else CORE.get_property(device, name)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(CORE, name)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,7 @@ def test_a_machine_that_lacks_what_the_artifact_needs(
     altered: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, fields: dict[str, str]
 ) -> None:
     artifact = altered(**fields)
-    monkeypatch.setattr(backend.ov, "Core", lean_core("FP32"))
+    monkeypatch.setattr(backend, "CORE", LeanCore())
     with pytest.raises(DeviceError, match=r"device 'cpu' \(.*\) has no (int8|bf16); OpenVINO .* finds FP32 there"):
         load(artifact)
 
@@ -287,3 +290,24 @@ def test_the_wall_around_the_edge_is_one(fp32: Path) -> None:
     argv = [sys.executable, "-c", EDGE.replace("from emadeploy import load", "import onnx"), str(fp32)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert "the wall: onnx" in done.stderr
+
+
+SIGNALLED = """
+import os, signal, sys, threading
+from emadeploy import load
+first, second = load(sys.argv[1]), load(sys.argv[1])
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first.close()
+ending = threading.Thread(target=second.close)
+ending.start()
+ending.join()
+del first, second
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+def test_signals_are_handled_after_engines_have_ended(fp32: Path) -> None:
+    """In the order in which they began, and in another thread: where OpenVINO itself leaves no stack for them."""
+    argv = [sys.executable, "-c", SIGNALLED, str(fp32)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

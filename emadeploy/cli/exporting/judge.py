@@ -11,6 +11,7 @@ from emadeploy.calibrate.budgets import Budgets, parse_budgets
 from emadeploy.calibrate.outcome import BudgetError, Outcome
 from emadeploy.calibrate.recipe import Recipe
 from emadeploy.calibrate.search import keep_within
+from emadeploy.cli.exporting.ahead import open_now
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.order import Order
 from emadeploy.cli.exporting.portable import MEASURED_IN, PORTABLE
@@ -21,9 +22,7 @@ from emadeploy.contract.manifest import TARGETS, Manifest, parse_target
 from emadeploy.contract.meaning import check_truths
 from emadeploy.contract.spec import ModelSpec
 from emadeploy.data.sample import Dataset
-from emadeploy.data.source import open_data
 from emadeploy.export.source import Source
-from emadeploy.runtime.machine import usable_cores
 
 Report = Callable[[str], None]
 
@@ -107,11 +106,13 @@ class Judge:
         return replace(manifest, calibration=calibration, accuracy=accuracy)
 
 
-def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
+def open_judge(
+    source: Source, order: Order, recipe: Recipe, opened: Callable[[str], Dataset] | None = None
+) -> Judge | None:
     """Return what judges an export; ``None`` where nothing shall: 'none' was asked for, or the weights are random.
 
-    Raises SpecError for budgets that make no sense, CalibrationError where there is no data with truth, DataError for
-    truth that means something else than the model's answers.
+    ``opened`` opens DATA, by default `open_now`. Raises SpecError for budgets that make no sense, CalibrationError
+    where there is no data with truth, DataError for truth that means something else than the model's answers.
     """
     if order.max_drop == NOT_JUDGED or order.untrained:
         if order.data is not None:
@@ -121,8 +122,7 @@ def open_judge(source: Source, order: Order, recipe: Recipe) -> Judge | None:
     tasks = order.wanted.tasks or source.spec.task_names
     budgets = parse_budgets(order.max_drop, tasks, recipe.budgets)
     text = order.data or _default_data(source, order)
-    with progress("rendering") as bar:
-        data = open_data(text, split="val", workers=usable_cores(), progress=bar)
+    data = (opened or open_now)(text)
     untold = [task for task in budgets.tasks if task not in data.tasks]
     if untold:
         raise CalibrationError(f"{data.description} has no truth for {', '.join(untold)}: {_BY_HAND}")

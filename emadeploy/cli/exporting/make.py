@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from emadeploy.build.tensorrt_parser import PARSER
 from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.outcome import BudgetError
 from emadeploy.calibrate.recipe import Recipe, load_recipe
+from emadeploy.cli.exporting.ahead import Ahead
 from emadeploy.cli.exporting.health import keep_health, note_health
 from emadeploy.cli.exporting.int8 import Int8
 from emadeploy.cli.exporting.judge import Judge, open_judge
@@ -35,6 +37,7 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
 
     Raises any EmadeployError; then nothing is left behind.
     """
+    start = time.perf_counter()
     target = parse_target(order.target)
     engine, precision = TARGETS[target]
     build = builder(engine)
@@ -48,9 +51,10 @@ def make_artifact(name: str | None, order: Order, *, report: Report = print) -> 
     # All that people give is looked at before anything is traced.
     wanted = replace(order.wanted, low_precision=precision != "fp32" or engine in PORTABLE)
     frames = calibration_frames(source.spec, order, recipe) if _takes_frames(order, target) else None
-    judge = open_judge(source, order, recipe) if recipe else None
-    with scratch(output) as folder:
-        start = time.perf_counter()
+    with ExitStack() as block:
+        ahead = block.enter_context(Ahead())
+        judge = open_judge(source, order, recipe, ahead.open) if recipe else None
+        folder = block.enter_context(scratch(output))
         if recipe is None:
             graph = export_graph(source, wanted, folder / "graph", frames=frames, report=report)
             if engine in PORTABLE and precision == "fp32":

@@ -22,6 +22,10 @@ from emadeploy.runtime.queue import Answers, InferQueue, Inputs
 from emadeploy.runtime.session import Signature, check_signature, check_types
 
 VERSION: str = ov.get_version().split("-")[0]
+#: The process's one core, which is never let go of. Its CPU plugin gives the thread that loads it a stack for signals,
+#: and unmaps that when it ends. Where it ends in another thread, or where two do not end in the reverse order, OpenVINO
+#: 2026.4 leaves the thread with a stack that is gone: the next signal, a Ctrl-C that Python handles, is a SIGSEGV.
+CORE = ov.Core()
 #: Layers that do the arithmetic: what a target's precision is about.
 COMPUTE = frozenset({"Convolution", "GroupConvolution", "Deconvolution", "MatMul", "FullyConnected"})
 #: What manifests call a precision -> OpenVINO's hint, and the capability that a device must have for it.
@@ -145,18 +149,17 @@ def open_session(directory: Path, manifest: Manifest, *, threads: int, device: s
 
 def check_device(device: str, precisions: tuple[str, ...]) -> None:
     """Raise DeviceError where OpenVINO has no such ``device`` here, or one that lacks one of ``precisions``."""
-    core = ov.Core()
-    present = list(core.available_devices)
+    present = list(CORE.available_devices)
     wanted = device.upper()
     if wanted not in present and not any(name.startswith(f"{wanted}.") for name in present):
         raise DeviceError(
             f"device {device!r}: OpenVINO {VERSION} finds {', '.join(map(str.lower, present)) or 'none'} here; "
             "take one of these, or install the driver of the other"
         )
-    able = core.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
+    able = CORE.get_property(wanted, "OPTIMIZATION_CAPABILITIES")
     for precision in precisions:
         if _CAPABILITIES[precision] not in able:
-            name = core.get_property(wanted, "FULL_DEVICE_NAME").strip()
+            name = CORE.get_property(wanted, "FULL_DEVICE_NAME").strip()
             raise DeviceError(
                 f"device {device!r} ({name}) has no {precision}; OpenVINO {VERSION} finds {', '.join(able)} there. "
                 f"Take another device, or export for a target without {precision}"
@@ -165,10 +168,9 @@ def check_device(device: str, precisions: tuple[str, ...]) -> None:
 
 def capabilities() -> dict[str, list[str]]:
     """Return per device of this machine ('cpu', 'gpu') the precisions that OpenVINO has there, named as in targets."""
-    core = ov.Core()
     found = {}
-    for device in core.available_devices:
-        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    for device in CORE.available_devices:
+        able = CORE.get_property(device, "OPTIMIZATION_CAPABILITIES")
         found[device.lower()] = [precision for precision, name in _CAPABILITIES.items() if name in able]
     return found
 
@@ -181,7 +183,7 @@ def compile_network(path: Path, device: str, rest: str, threads: int, *, measure
     settings = compile_settings(device, rest, threads) | ({"PERF_COUNT": True} if measure else {})
     try:
         # From the path, not from a model in hand: OpenVINO maps the weights and lets go of the graph itself.
-        return ov.Core().compile_model(str(path), device.upper(), settings)
+        return CORE.compile_model(str(path), device.upper(), settings)
     except RuntimeError as error:
         raise ArtifactError(f"{path}: OpenVINO {VERSION} cannot load it: {reason(error)}") from None
 
@@ -258,7 +260,7 @@ def _load(path: Path, manifest: Manifest, device: str, settings: Mapping[str, An
     if blob is not None:
         # Whole, and still foreign to this OpenVINO: compiled anew and replaced.
         with suppress(RuntimeError):
-            return ov.Core().import_model(blob, device.upper(), dict(settings)), "cache"
+            return CORE.import_model(blob, device.upper(), dict(settings)), "cache"
     compiled = compile_network(path, device, manifest.rest, settings.get("INFERENCE_NUM_THREADS", 1))
     with suppress(RuntimeError):  # a device that exports nothing
         stream = io.BytesIO()

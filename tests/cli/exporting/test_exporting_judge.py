@@ -154,15 +154,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a list of the DATA that was opened: all of it has truth for depth and normals."""
     seen: list[str] = []
 
-    def open_data(text: str, **named: object) -> SimpleNamespace:
+    def open_now(text: str) -> SimpleNamespace:
         seen.append(text)
-        assert named["split"] == "val"
         tasks = () if text.startswith("images:") else ("depth", "normals")
         frame = "dataset" if text.startswith("nyuv2:release") else "camera_optical"
         specs = tuple(TaskSpec(task, frame=frame if task == "normals" else None) for task in tasks)
         return SimpleNamespace(description=f"{text} val", tasks=tasks, specs=specs)
 
-    monkeypatch.setattr(judge_module, "open_data", open_data)
+    monkeypatch.setattr(judge_module, "open_now", open_now)
     return seen
 
 
