@@ -16,9 +16,8 @@ import onnxruntime as ort
 from onnx import helper
 
 from emadeploy.calibrate.half_graph import EXACT, FLOAT, FloatGraph
+from emadeploy.calibrate.side_by_side import answers, options
 from emadeploy.contract.errors import CalibrationError
-from emadeploy.runtime.backends.onnxruntime import session_options
-from emadeploy.runtime.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,12 @@ def watch(
     Raises CalibrationError where one is not finite.
     """
     names = _computed(graph)
-    options = session_options(usable_cores())
     model = _watched(graph.model, names)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(model.SerializeToString(), options(), providers=["CPUExecutionProvider"])
     outputs = [output for name in names for output in _answers(name)]
     values = np.empty((len(feeds), len(names), 3))
-    for index, feed in enumerate(feeds):
-        values[index] = np.reshape(session.run(outputs, feed), (len(names), 3))
+    for index, (_, found) in enumerate(answers(session, outputs, feeds)):
+        values[index] = np.reshape(found, (len(names), 3))
         if progress:
             progress(index + 1, len(feeds))
     largest = np.maximum(values[..., 0], -values[..., 1])

@@ -26,14 +26,13 @@ from emadeploy.calibrate.frames import CalibrationFrames
 from emadeploy.calibrate.histogram import Histogram
 from emadeploy.calibrate.ranges import Range, choose_range
 from emadeploy.calibrate.recipe import Recipe
+from emadeploy.calibrate.side_by_side import answers, options
 from emadeploy.contract.cache import CHOOSE_CACHE, default_cache_dir
 from emadeploy.contract.errors import CalibrationError
 from emadeploy.contract.manifest import file_digest
-from emadeploy.runtime.backends.onnxruntime import session_options
-from emadeploy.runtime.machine import usable_cores
 
 SCHEMA = 2
-#: Results held at a time. More tensors than fit are watched in several runs over the frames.
+#: Results of a frame that are held. More tensors than fit are watched in several runs over the frames.
 MEMORY = 640 * 2**20
 
 #: Called with the number of frames run and the number of all.
@@ -83,7 +82,8 @@ def observe(
 ) -> dict[str, Histogram]:
     """Run ``model`` over the frames; return what each of ``tensors`` took, without ``counts`` the ends alone.
 
-    Results take at most ``memory`` bytes at a time, or those of one tensor. Raises CalibrationError.
+    Results of a frame take at most ``memory`` bytes, or those of one tensor; two frames are held at a time. Raises
+    CalibrationError.
     """
     seen = {name: Histogram() for name in tensors}
     [given] = graph.inputs
@@ -91,9 +91,10 @@ def observe(
     groups = list(_groups(model, [name for name in seen if name != given.name], memory)) or [[]]
     total = len(frames) * len(groups)
     for number, group in enumerate(groups):
-        session = _session(model, group)
-        for index, feed in enumerate(frames.feeds(given)):
-            values = dict(zip(group, session.run(group, feed), strict=True)) if group else {}
+        feeds = frames.feeds(given)
+        runs = answers(_session(model, group), group, feeds) if group else ((feed, []) for feed in feeds)
+        for index, (feed, results) in enumerate(runs):
+            values = dict(zip(group, results, strict=True))
             if number == 0 and given.name in seen:
                 values |= feed
             for name, value in values.items():
@@ -140,14 +141,14 @@ def _session(model: onnx.ModelProto, outputs: list[str]) -> ort.InferenceSession
     for name in outputs:
         if name not in there:
             watched.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options, data = session_options(usable_cores()), watched.SerializeToString()
-    make = partial(ort.InferenceSession, data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+    settings, data = options(), watched.SerializeToString()
+    make = partial(ort.InferenceSession, data, settings, providers=["CPUExecutionProvider"], enable_fallback=0)
     try:
         return make()
     except RuntimeError:
         # Where it lays out convolutions in blocks of channels, ONNX Runtime 1.32 may lose an answer that an Add reads
         # too ("Failed to find node output"). Without these layouts it is slower, and does not.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         return make()
 
 

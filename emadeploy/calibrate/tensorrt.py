@@ -33,7 +33,7 @@ MEASURED_IN = {
     "fp32": "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, all else in float32",
     "fp16": (
         "ONNX Runtime on the CPU, from the same graph: rounded where it has Q/DQ, and every float16 result rounded to "
-        "float16; sums are added up in float32"
+        "float16; sums are added up in float32, those of bytes in integers where the CPU can"
     ),
 }
 

@@ -15,6 +15,7 @@ from emadeploy.calibrate.half_choice import HARM, Choice, choose
 from emadeploy.cli.progress import progress
 from emadeploy.export.parity import with_parity
 from emadeploy.export.source import Source
+from emadeploy.runtime.machine import sums_bytes
 
 Report = Callable[[str], None]
 
@@ -38,7 +39,10 @@ def choose_half(graph: OnnxGraph, frames: CalibrationFrames, report: Report) -> 
 def stand_in(graph: OnnxGraph, output: Path) -> None:
     """Make the artifact of ONNX Runtime that computes what the typed ``graph`` says, at ``output``."""
     rounded = tensorrt.stand_in(graph, output.with_name(f"{output.name}-graph"))
-    builder("onnxruntime")(rounded, output, "onnxruntime-fp32")
+    manifest = builder("onnxruntime")(rounded, output, "onnxruntime-fp32")
+    if sums_bytes():
+        # Of a graph for float32, the runtime asks ONNX Runtime to multiply in float whatever its Q/DQ says.
+        replace(manifest, target="onnxruntime-int8").write(output)
 
 
 def in_float(graph: OnnxGraph, folder: Path) -> OnnxGraph:
