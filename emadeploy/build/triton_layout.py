@@ -19,7 +19,7 @@ from emadeploy.build.folder import assembled
 from emadeploy.build.pbtxt import Symbol, text_format
 from emadeploy.contract.errors import ArtifactError, BuildError, SpecError
 from emadeploy.contract.manifest import MANIFEST_NAME, Manifest
-from emadeploy.contract.spec import TensorSpec
+from emadeploy.contract.spec import TensorSpec, frame_shape
 
 #: numpy's names of types -> Triton's.
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16"}
@@ -29,6 +29,8 @@ _BACKENDS = {
     "openvino": ("openvino", "KIND_CPU", "model.xml"),
     "tensorrt": ("tensorrt", "KIND_GPU", "model.plan"),
 }
+#: Engines whose graphs can be made to take batches.
+_BATCHED = ("onnxruntime",)
 _VERSION = "1"
 
 
@@ -38,34 +40,64 @@ def check_engine(engine: str) -> None:
         raise BuildError(f"Triton has no backend for engine {engine!r}; it has {', '.join(_BACKENDS)}: export for one")
 
 
-def write_repository(artifact: Path, repository: Path, *, instances: int = 1) -> tuple[str, ...]:
+def check_batches(engine: str) -> None:
+    """Raise BuildError where engines of this kind hold one frame, and no batch of them."""
+    if engine not in _BATCHED:
+        raise BuildError(
+            f"engines of {engine!r} are compiled for one frame, so that Triton has no batches to gather; more at a "
+            f"time are more instances. Batches are for targets of {', '.join(_BATCHED)}"
+        )
+
+
+def write_repository(
+    artifact: Path, repository: Path, *, instances: int = 1, max_batch: int | None = None
+) -> tuple[str, ...]:
     """Write the artifact into a Triton model ``repository``, and return the names of its models, the one to ask last.
 
-    ``instances``, 1 or more, of the network run at a time. Models of these names that this function wrote before are
-    replaced, each in one step; others stay. Raises ArtifactError for an artifact that is incomplete or altered,
-    BuildError where it is of an engine that Triton does not run, TensorRT's that is not compiled yet, or the disk
-    refuses, SpecError for ``instances`` below 1.
+    ``instances``, 1 or more, of the network run at a time. With ``max_batch``, 1 or more, every tensor has an axis for
+    frames in front, and Triton gathers up to so many of the requests that wait (`triton_batches`); without, a request
+    is one frame. Models of these names that this function wrote before are replaced, each in one step; others stay.
+    Raises ArtifactError for an artifact that is incomplete or altered, BuildError where it is of an engine that Triton
+    does not run, or not in batches, TensorRT's that is not compiled yet, or the disk refuses, SpecError for numbers
+    below 1.
     """
     if instances < 1:
         raise SpecError(f"{instances} instances of {artifact} would answer nothing: give 1 or more")
+    if max_batch is not None and max_batch < 1:
+        raise SpecError(f"batches of {max_batch} frames would answer nothing: give 1 or more")
     manifest = Manifest.read(artifact)
     check_engine(manifest.engine)
+    if max_batch is not None:
+        check_batches(manifest.engine)
     manifest.verify_files(artifact)
     name = manifest.model.name
     if manifest.engine == "onnxruntime" and manifest.frame_size is not None:
-        return _write_ensemble(artifact, manifest, repository, instances)
+        return _write_ensemble(artifact, manifest, repository, instances, max_batch)
     files = _engine_files(artifact, manifest)
 
-    def copy(folder: Path) -> None:
+    def fill(folder: Path) -> None:
         for file, source in files.items():
-            shutil.copyfile(source, folder / file)
+            if max_batch is None:
+                shutil.copyfile(source, folder / file)
+            else:
+                _write_batched(source, folder / file)
 
-    config = {**_config(name, manifest.engine, manifest.inputs, manifest.outputs, instances), **_meaning(manifest)}
-    _write_model(repository, config, manifest, copy)
+    config = _config(name, manifest.engine, manifest.inputs, manifest.outputs, instances, max_batch)
+    _write_model(repository, {**config, **_meaning(manifest)}, manifest, fill)
     return (name,)
 
 
-def _write_ensemble(artifact: Path, manifest: Manifest, repository: Path, instances: int) -> tuple[str, ...]:
+def _write_batched(source: Path, target: Path) -> None:
+    import onnx  # which a copy does not need
+
+    from emadeploy.build.triton_batches import batched
+
+    onnx.save(batched(onnx.load(source)), target)
+
+
+def _write_ensemble(
+    artifact: Path, manifest: Manifest, repository: Path, instances: int, max_batch: int | None
+) -> tuple[str, ...]:
     from emadeploy.build.triton_parts import cut  # onnx, which no other engine needs here
 
     name = manifest.model.name
@@ -73,16 +105,16 @@ def _write_ensemble(artifact: Path, manifest: Manifest, repository: Path, instan
     parts = cut(artifact / manifest.engine_file, manifest)
     for part in parts:
         count = instances if part.name == "network" else 1
-        config = _config(f"{name}-{part.name}", "onnxruntime", part.inputs, part.outputs, count)
-        _write_model(repository, config, manifest, part.write)
+        config = _config(f"{name}-{part.name}", "onnxruntime", part.inputs, part.outputs, count, max_batch)
+        _write_model(repository, config, manifest, part.write if max_batch is None else part.write_batched)
         maps = {f"{side}_map": _same(specs) for side, specs in (("input", part.inputs), ("output", part.outputs))}
         steps.append({"model_name": config["name"], "model_version": -1, **maps})
     ensemble = {
         "name": name,
         "platform": "ensemble",
-        "max_batch_size": 0,
-        "input": [_tensor(spec) for spec in manifest.inputs],
-        "output": [_tensor(spec) for spec in manifest.outputs],
+        "max_batch_size": max_batch or 0,
+        "input": _tensors(manifest.inputs, max_batch),
+        "output": _tensors(manifest.outputs, max_batch),
         "ensemble_scheduling": {"step": steps},
         **_meaning(manifest),
     }
@@ -125,25 +157,31 @@ def _engine_files(artifact: Path, manifest: Manifest) -> dict[str, Path]:
 
 
 def _config(
-    name: str, engine: str, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], instances: int
+    name: str,
+    engine: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    instances: int,
+    max_batch: int | None,
 ) -> dict[str, Any]:
     """Return the configuration of a model, whose first request finds it warm.
 
-    The graphs hold one frame, in CTAL without an axis for more, so that there are no batches to gather: Triton's
-    dynamic batcher stays off, and more frames at a time are more instances.
+    Batches are of the requests that wait when an instance is free: none is made to wait for another.
     """
     backend, kind, file = _BACKENDS[engine]
+    taken = _tensors(inputs, max_batch)
     black = {
-        spec.name: {"data_type": Symbol(_TYPES[spec.dtype]), "dims": list(spec.shape), "zero_data": True}
-        for spec in inputs
+        tensor["name"]: {"data_type": tensor["data_type"], "dims": tensor["dims"], "zero_data": True}
+        for tensor in taken
     }
     return {
         "name": name,
         "backend": backend,
         "default_model_filename": file,
-        "max_batch_size": 0,
-        "input": [_tensor(spec) for spec in inputs],
-        "output": [_tensor(spec) for spec in outputs],
+        "max_batch_size": max_batch or 0,
+        **({} if max_batch is None else {"dynamic_batching": {}}),
+        "input": taken,
+        "output": _tensors(outputs, max_batch),
         "instance_group": {"count": instances, "kind": Symbol(kind)},
         "model_warmup": {"name": "black", "batch_size": 1, "inputs": _map(black)},
     }
@@ -161,8 +199,16 @@ def _meaning(manifest: Manifest) -> dict[str, Any]:
     return {"parameters": _map({key: {"string_value": value} for key, value in meaning.items()})}
 
 
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "data_type": Symbol(_TYPES[spec.dtype]), "dims": list(spec.shape)}
+def _tensors(specs: tuple[TensorSpec, ...], max_batch: int | None) -> list[dict[str, Any]]:
+    """Return the tensors as configurations say them: where there are batches, without the axis for frames."""
+    return [
+        {
+            "name": spec.name,
+            "data_type": Symbol(_TYPES[spec.dtype]),
+            "dims": list(spec.shape if max_batch is None else frame_shape(spec.shape)),
+        }
+        for spec in specs
+    ]
 
 
 def _map(values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnx
 
+from emadeploy.build.triton_batches import batched
 from emadeploy.contract.branches import branch_of
 from emadeploy.contract.errors import BuildError
 from emadeploy.contract.manifest import Manifest
@@ -26,6 +27,10 @@ class Part:
     def write(self, folder: Path) -> None:
         """Write ``model.onnx`` into ``folder``."""
         onnx.save(self.model, folder / "model.onnx")
+
+    def write_batched(self, folder: Path) -> None:
+        """Write ``model.onnx`` for any number of frames (`triton_batches`) into ``folder``."""
+        onnx.save(batched(self.model), folder / "model.onnx")
 
 
 def cut(graph: Path, manifest: Manifest) -> tuple[Part, Part, Part]:

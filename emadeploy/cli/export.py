@@ -71,14 +71,21 @@ def command(
     instances: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="triton: how many of it run at a time. [default: 1]")
     ] = None,
+    max_batch: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="triton, onnxruntime-*: gather up to N frames. [default: one frame a request]"
+        ),
+    ] = None,
 ) -> None:
     """Export a network for an engine; the artifact is checked against PyTorch, and int8 judged task by task."""
     given = [name for name, value in locals().items() if value not in (None, False)]
+    serving = triton.Serving(instances, max_batch)
     if layout == "triton" and triton.is_artifact(source):
-        triton.lay_out(Path(str(source)), output, instances, given)
+        triton.lay_out(Path(str(source)), output, serving, given)
         return
     target = target or "onnxruntime-fp32"
-    triton.check(layout, target, instances)
+    triton.check(layout, target, serving)
     with requires("export", "export"):
         from emadeploy.cli.exporting.make import make_artifact
         from emadeploy.cli.exporting.order import Order
@@ -103,6 +110,6 @@ def command(
         data=data,
     )
     if layout == "triton":
-        triton.export_into(output, instances, lambda place: make_artifact(source, replace(order, output=place)))
+        triton.export_into(output, serving, lambda place: make_artifact(source, replace(order, output=place)))
     else:
         make_artifact(source, order)

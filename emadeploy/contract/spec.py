@@ -49,6 +49,11 @@ class TensorSpec:
         return make(cls, values)
 
 
+def frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of one frame of a batch of tensors of ``shape``: of (1, C, H, W), without the first axis."""
+    return shape[1:] if len(shape) == 4 else shape
+
+
 @dataclass(frozen=True)
 class TaskSpec:
     """One task of a model. Its name is its kind: a model has at most one task of each kind.

@@ -191,6 +191,37 @@ def test_no_instances_are_refused(make_artifact: Make, tmp_path: Path, instances
     assert not (tmp_path / "models").exists()
 
 
+def test_batches_are_gathered_where_that_was_asked_for(make_artifact: Make, tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    artifact, repository = make_artifact(), tmp_path / "models"
+    write_repository(artifact, repository, max_batch=4)
+    found = config(repository / "tiny")
+    assert (found.max_batch_size, found.HasField("dynamic_batching")) == (4, True)
+    assert tensors(found.input) == [("image", FP32, [3, 64, 96])]
+    assert tensors(found.output)[1] == ("depth", FP32, [1, 32, 48])
+    (warm,) = found.model_warmup
+    assert (warm.batch_size, list(warm.inputs["image"].dims)) == (1, [3, 64, 96])
+    alone = ort.InferenceSession(artifact / "model.onnx")
+    batch = ort.InferenceSession(repository / "tiny/1/model.onnx")
+    images = np.random.default_rng(0).normal(0, 1, (3, 3, 64, 96)).astype(np.float32)
+    for count in (1, 3):
+        for index, (answer, spec) in enumerate(
+            zip(batch.run(None, {"image": images[:count]}), batch.get_outputs(), strict=True)
+        ):
+            wanted = [alone.run([spec.name], {"image": image[None]})[0] for image in images[:count]]
+            np.testing.assert_array_equal(answer, np.concatenate(wanted), err_msg=f"{index} {spec.name}")
+
+
+def test_batches_of_engines_that_hold_one_frame_are_refused(make_artifact: Make, tmp_path: Path) -> None:
+    artifact = make_artifact()
+    replace(Manifest.read(artifact), target="openvino-int8").write(artifact)
+    with pytest.raises(BuildError, match=r"engines of 'openvino' are compiled for one frame.* more instances"):
+        write_repository(artifact, tmp_path / "models", max_batch=2)
+    with pytest.raises(SpecError, match="batches of 0 frames would answer nothing"):
+        write_repository(artifact, tmp_path / "models", max_batch=0)
+    assert not (tmp_path / "models").exists()
+
+
 def run_ensemble(repository: Path, name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     """Run an ensemble as Triton does: each step takes tensors of the pool by its maps, and adds its own."""
     ort = pytest.importorskip("onnxruntime")
@@ -229,6 +260,24 @@ def test_a_graph_that_takes_frames_is_an_ensemble_that_answers_the_same(frame_ar
     pool = run_ensemble(repository, "tiny", {"frame": frame})
     np.testing.assert_array_equal(pool["semseg"], whole[0])
     np.testing.assert_array_equal(pool["depth"], whole[1])
+
+
+def test_an_ensemble_takes_batches_too(frame_artifact: Path, tmp_path: Path) -> None:
+    ort = pytest.importorskip("onnxruntime")
+    repository = tmp_path / "models"
+    names = write_repository(frame_artifact, repository, max_batch=8)
+    models = [config(repository / name) for name in names]
+    assert [model.max_batch_size for model in models] == [8, 8, 8, 8]
+    assert [model.HasField("dynamic_batching") for model in models] == [True, True, True, False]
+    assert tensors(models[3].input) == [("frame", UINT8, [6, 8, 3])]
+    assert tensors(models[1].input) == [("frame/Mul_output", FP32, [3, 6, 8])]
+    frames = np.random.default_rng(0).integers(0, 256, (3, *FRAME, 3), np.uint8)
+    whole = ort.InferenceSession(frame_artifact / "model.onnx")
+    pool = run_ensemble(repository, "tiny", {"frame": frames})
+    for index, frame in enumerate(frames):
+        semseg, depth = whole.run(["semseg", "depth"], {"frame": frame})
+        np.testing.assert_array_equal(pool["semseg"][index], semseg)
+        np.testing.assert_array_equal(pool["depth"][index], depth)
 
 
 def test_a_graph_whose_nodes_have_other_names_is_not_cut(make_artifact: Make, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def test_an_artifact_is_laid_out(make_artifact: Make, tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     done = run("export", make_artifact(), "--layout", "triton", "--instances", "2")
     assert done.exit_code == 0, done.exception
+    assert "dynamic_batching" not in (tmp_path / "model_repository/tiny/config.pbtxt").read_text()
     assert done.output == f"wrote tiny: tritonserver --model-repository={tmp_path / 'model_repository'}\n"
     assert "count: 2" in (tmp_path / "model_repository/tiny/config.pbtxt").read_text()
     assert run("export", "artifact", "--layout", "triton", "-o", "other").exit_code == 0
@@ -53,7 +54,16 @@ def test_what_is_exported_is_laid_out_and_nothing_else_stays(
     ("arguments", "error", "says"),
     [
         (["--layout", "zip"], SpecError, "--layout 'zip' is unknown; known: artifact, triton"),
-        (["--instances", "2"], SpecError, "--instances 2: it goes with --layout triton"),
+        (
+            ["--instances", "2", "--max-batch", "4"],
+            SpecError,
+            "--instances 2, --max-batch 4: for --layout triton alone",
+        ),
+        (
+            ["--layout", "triton", "--target", "openvino-int8", "--max-batch", "4"],
+            BuildError,
+            "engines of 'openvino' are compiled for one frame",
+        ),
         (["--layout", "triton", "--target", "trt-int8"], BuildError, "`emadeploy build ARTIFACT` on that machine"),
         (["--layout", "triton", "--target", "trt-rtx-int8"], BuildError, "Triton has no backend for engine"),
         (["ARTIFACT", "--layout", "triton", "--target", "ort-fp32"], SpecError, "--target: {} is an artifact"),
@@ -73,9 +83,18 @@ def test_what_does_not_go_together_is_refused(
     assert says.format(artifact) in str(done.exception)
 
 
-@pytest.mark.parametrize("instances", ["0", "-1", "1.5"])
-def test_no_instances_are_no_usage(make_artifact: Make, tmp_path: Path, instances: str) -> None:
-    done = run("export", make_artifact(), "--layout", "triton", "--instances", instances, "-o", tmp_path / "models")
+def test_an_artifact_is_laid_out_for_batches(make_artifact: Make, tmp_path: Path) -> None:
+    done = run("export", make_artifact(), "--layout", "triton", "--max-batch", "4", "-o", tmp_path / "models")
+    assert done.exit_code == 0, done.exception
+    text = (tmp_path / "models/tiny/config.pbtxt").read_text()
+    assert "max_batch_size: 4" in text
+    assert "dynamic_batching {" in text
+
+
+@pytest.mark.parametrize("flag", ["--instances", "--max-batch"])
+@pytest.mark.parametrize("number", ["0", "-1", "1.5"])
+def test_no_instances_and_no_frames_are_no_usage(make_artifact: Make, tmp_path: Path, flag: str, number: str) -> None:
+    done = run("export", make_artifact(), "--layout", "triton", flag, number, "-o", tmp_path / "models")
     assert done.exit_code == 2
     assert not (tmp_path / "models").exists()
 
