@@ -99,6 +99,9 @@ def observe(
                 values |= feed
             for name, value in values.items():
                 _count(seen[name], value, counts, f"{graph.path}: {name!r} on frame {index} of {frames.description}")
+            # Before the next frame begins: two are held, not three.
+            values.clear()
+            results.clear()
             if progress:
                 progress(number * len(frames) + index + 1, total)
     return seen

@@ -14,6 +14,8 @@ from emadeploy.data.source import ROOM_SPECS, RoomsData, open_data, parse_data
 from emadeploy.runtime.machine import usable_cores
 
 SPLIT = "val"
+#: Seconds in which what cannot be rendered at all (no renderer, no place) has failed.
+EARLY_S = 0.2
 
 
 def open_now(text: str) -> Dataset:
@@ -39,7 +41,8 @@ class Ahead:
     def open(self, text: str) -> Dataset:
         """Return the held-out split of DATA, as `open_now`; rooms can be asked what they are while they are rendered.
 
-        What rendering raises is raised where a room, or their number, is first looked at.
+        What rendering raises is raised here where it fails at once, else where a room, or their number, is first
+        looked at.
         """
         source = parse_data(text)
         # A lone process would render in this one, and hold up what it is to run beside.
@@ -61,6 +64,8 @@ class _Rooms:
         self._opening = pool.submit(
             open_data, str(rooms), split=SPLIT, workers=usable_cores(), progress=self._keep_count
         )
+        if wait([self._opening], timeout=EARLY_S).done:
+            self._opening.result()
 
     @property
     def tasks(self) -> tuple[str, ...]:

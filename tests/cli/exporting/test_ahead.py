@@ -80,11 +80,21 @@ def test_what_is_not_rendered_at_the_end_is_left(rendering: SimpleNamespace) -> 
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rooms")]
 
 
-def test_what_rendering_raises_is_raised_where_a_room_is_looked_at(rendering: SimpleNamespace) -> None:
+def test_what_rendering_raises_at_once_is_raised_before_anything_else_is_done(
+    rendering: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rendering.error = DataError("rooms cannot be cached: the disk is full")
     rendering.go.set()
+    monkeypatch.setattr(ahead_module, "EARLY_S", 30)
+    with Ahead() as ahead, pytest.raises(DataError, match="the disk is full"):
+        ahead.open(ROOMS)
+
+
+def test_what_rendering_raises_later_is_raised_where_a_room_is_looked_at(rendering: SimpleNamespace) -> None:
+    rendering.error = DataError("rooms cannot be cached: the disk is full")
     with Ahead() as ahead:
         found = ahead.open(ROOMS)
+        rendering.go.set()
         for _ in range(2):
             with pytest.raises(DataError, match="the disk is full"):
                 found[0]
