@@ -30,7 +30,7 @@ def require_embree() -> tuple[Any, Any]:
         from embreex.mesh_construction import TriangleMesh
         from embreex.rtcore_scene import EmbreeScene
     except ImportError as missing:
-        raise BackendMissing("rooms need embreex: pip install 'emadeploy[train]'") from missing
+        raise BackendMissing("rooms need embreex: pip install 'emadeploy[export]', or [train]") from missing
     return EmbreeScene, TriangleMesh
 
 
