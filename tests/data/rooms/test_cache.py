@@ -123,7 +123,9 @@ def test_processes_write_the_same_files(rooms, tmp_path):
 def test_without_embree_the_missing_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "embreex.rtcore_scene", None)
     for ask in (raycast.require_embree, lambda: render_room(1, 0), lambda: write_rooms(tmp_path, seed=1, count=1)):
-        with pytest.raises(BackendMissing, match=r"rooms need embreex: pip install 'emadeploy\[export\]', or \[train\]"):
+        with pytest.raises(
+            BackendMissing, match=r"rooms need embreex: pip install 'emadeploy\[export\]', or \[train\]"
+        ):
             ask()
 
 
