@@ -73,7 +73,8 @@ def _print(manifest: Manifest, problems: Mapping[str, str | None], engine: Engin
         takes = f"uint8 frames of {height} x {width} alone; it resizes, normalises and decodes inside"
     else:
         takes = f"frames of any size, resized to {model.input.height} x {model.input.width} (height x width)"
-    console.print(f"network {model.network}, backbone {model.backbone}, CTAL {model.ctal.form}; takes {takes}")
+    form = manifest.graph.get("ctal", model.ctal.form)  # the graph's own, which an export may choose
+    console.print(f"network {model.network}, backbone {model.backbone}, CTAL {form}; takes {takes}")
     for columns, rows in _tables(manifest, problems, engine):
         _print_table(console, columns, rows)
     for task in model.tasks:

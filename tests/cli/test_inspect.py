@@ -31,12 +31,13 @@ def test_everything_is_shown(inspect: Callable[..., tuple[int, str, str]], make_
         make_artifact(
             parity={"semseg": {"agreement": 99.98765}},
             source={"untrained": True, "checkpoint": "runs/best"},
-            graph={"rewrites": ["batch norms folded", "pixel shuffles"]},
+            graph={"rewrites": ["batch norms folded", "pixel shuffles"], "ctal": "basis"},
         )
     )
     assert (status, errors) == (0, "")
     for shown in (
         "tiny for onnxruntime-fp32",
+        "CTAL basis",
         "untrained: random weights",
         "frames of any size, resized to 64 x 96 (height x width)",
         "farther_is_larger",
