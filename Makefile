@@ -13,8 +13,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A file of tests stays on one worker: its fixtures, exported networks among them, are made once.
-PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile
+# A file of tests stays on one worker: its fixtures, exported networks among them, are made once. A worker that crashes
+# ends the run: pytest-xdist would start another, and in the end wait for ever for the files of the first.
+PYTEST_ARGS ?= --numprocesses auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 QUICK := -m 'not slow'
 
 .PHONY: demo test test-slow check format clean test-gpu bench-gpu
